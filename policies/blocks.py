@@ -1,0 +1,67 @@
+"""The KV cache as blocks: which are free, which are held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.sequence import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVMemory:
+    """The KV cache a policy may fill.
+
+    Attributes
+    ----------
+    blocks
+        Blocks there are, on the rank that has the fewest.
+    block_size
+        Tokens a block holds.
+    max_model_len
+        Longest prompt plus output that is served, in tokens.
+    """
+
+    blocks: int
+    block_size: int = 16
+    max_model_len: int = 4096
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "block_size", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected an integer >= 1")
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold ``tokens`` tokens."""
+        return -(-tokens // self.block_size)
+
+
+class BlockPool:
+    """Free blocks by id. Blocks in use + free blocks = all blocks, at any time."""
+
+    def __init__(self, memory: KVMemory) -> None:
+        self.memory = memory
+        self._free = list(range(memory.blocks - 1, -1, -1))
+
+    @property
+    def free(self) -> int:
+        """Blocks nobody holds."""
+        return len(self._free)
+
+    @property
+    def used(self) -> int:
+        """Blocks in use."""
+        return self.memory.blocks - self.free
+
+    def allocate(self, sequence: Sequence, count: int) -> None:
+        """Give ``count`` free blocks to a sequence; the caller has looked that there are as many."""
+        assert count <= len(self._free), "more blocks allocated than are free"
+        if count == 1:
+            sequence.blocks.append(self._free.pop())
+        elif count:
+            sequence.blocks += self._free[: -count - 1 : -1]
+            del self._free[-count:]
+
+    def release(self, sequence: Sequence) -> None:
+        """Take all blocks of a sequence back."""
+        self._free += reversed(sequence.blocks)
+        sequence.blocks = []

@@ -1,0 +1,19 @@
+"""FasterTransformer: request-level batching."""
+
+from __future__ import annotations
+
+from policies.batch import Batch
+from policies.reserving import ReservingPolicy
+
+
+class FasterTransformer(ReservingPolicy):
+    """Decode a batch to its last token before any new request may join (SARATHI, section 2; Orca, section 2)."""
+
+    name = "faster-transformer"
+
+    def _fill(self, batch: Batch) -> None:
+        if self.decodes:
+            self._decode_all(batch)
+        else:
+            while self._can_admit(batch):
+                self._admit(batch, self.waiting[0].left)

@@ -1,0 +1,35 @@
+"""KV blocks as vLLM v0 takes them: the whole prompt at admission, then one at every block border."""
+
+from __future__ import annotations
+
+from policies.blocks import KVMemory
+from policies.decode_set import DecodeSet
+from policies.policy import by_rank
+from policies.sequence import Sequence
+from policies.settings import PagedSettings
+from policies.upfront import UpfrontPolicy
+
+
+class PagedPolicy(UpfrontPolicy):
+    """Takes blocks as they are needed, and preempts the latest arrival when there are none left."""
+
+    settings: PagedSettings
+    _spared_blocks = 0
+
+    def __init__(self, settings: PagedSettings, memory: KVMemory, *, stages: int = 1) -> None:
+        super().__init__(settings, memory, stages=stages)
+        self._spared_blocks = int(settings.watermark * memory.blocks)
+
+    def _admissible_blocks(self) -> int:
+        return self.memory.blocks - self._spared_blocks
+
+    def _upfront_blocks(self, sequence: Sequence) -> int:
+        return self.memory.blocks_for(sequence.target)
+
+    def _grow(self, group: DecodeSet) -> None:
+        crossing = group.crossing()
+        if len(crossing) > self.pool.free:
+            crossing.sort(key=by_rank)
+        for sequence in crossing:
+            if sequence.group is group:
+                self._reserve(sequence, 1, group)

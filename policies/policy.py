@@ -1,0 +1,238 @@
+"""What all policies share: the queues, the KV blocks, and the life of a sequence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import ClassVar
+
+from policies.batch import Batch, Completion
+from policies.blocks import BlockPool, KVMemory
+from policies.decode_set import DecodeSet
+from policies.sequence import Sequence
+from policies.settings import Settings
+from traces.errors import InputError
+
+by_rank = attrgetter("rank")
+
+
+class Policy(ABC):
+    """Decides what the next batch holds.
+
+    The loop is the same in the simulator and in the engine: ``batch = policy.schedule(now)``; execute it;
+    ``policy.complete(batch, now)``. A policy knows no clock but the times it is given, so that equal completion
+    times give equal batches. With pipeline parallelism up to ``stages`` batches are in flight; a batch then
+    holds what is ready when the first stage becomes free, and a sequence is in at most one batch in flight.
+
+    Attributes
+    ----------
+    waiting
+        Requests that hold no KV, first come first; a preempted one goes back to the front.
+    decodes, prefilling
+        Residents that are ready (in no batch in flight): those that decode, and those whose prompt is not
+        done, in order of priority.
+    residents
+        Sequences that hold KV, also those in flight.
+    """
+
+    name: ClassVar[str]
+    settings: Settings
+
+    def __init__(self, settings: Settings, memory: KVMemory, *, stages: int = 1) -> None:
+        if stages < 1:
+            raise ValueError(f"stages is {stages}; expected an integer >= 1")
+        self.settings = settings
+        self.memory = memory
+        self.stages = stages
+        self.batch_limit = max(1, settings.max_num_seqs // stages)
+        self.pool = self._new_pool()
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.decodes = DecodeSet(memory.block_size)
+        self._emptied: list[DecodeSet] = []
+        self.residents = 0
+        self.in_flight = 0
+        self._preemptions = 0
+        self._cancelled: dict[Sequence, None] = {}
+
+    def _new_pool(self) -> BlockPool:
+        return BlockPool(self.memory)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request waits or is resident."""
+        return bool(self.waiting or self.residents)
+
+    # --- what the loop calls ---
+
+    def check(self, prompt_tokens: int, output_tokens: int) -> None:
+        """Refuse a request that can never be served.
+
+        Raises
+        ------
+        InputError
+            If prompt plus output exceed ``max_model_len``, or need more KV blocks than there are.
+        """
+        if prompt_tokens < 1 or output_tokens < 1:
+            raise InputError(
+                f"{prompt_tokens} prompt and {output_tokens} output tokens", expected="at least 1 of each"
+            )
+        total = prompt_tokens + output_tokens
+        if total > self.memory.max_model_len:
+            raise InputError(
+                f"{prompt_tokens} prompt + {output_tokens} output = {total} tokens",
+                expected=f"at most --max-model-len {self.memory.max_model_len}",
+            )
+        needed, most = self._most_blocks(total), self._admissible_blocks()
+        if needed > most:
+            raise InputError(
+                f"{total} tokens need {needed} KV blocks", expected=f"at most the {most} that can be had"
+            )
+
+    def _most_blocks(self, total: int) -> int:
+        """Blocks a request holds at its end; the last output token is never written to the cache."""
+        return self.memory.blocks_for(total - 1)
+
+    def _admissible_blocks(self) -> int:
+        return self.memory.blocks
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a request that has just arrived; the caller adds them in order of arrival, ties by id."""
+        self.check(sequence.prompt_tokens, sequence.output_tokens)
+        self.waiting.append(sequence)
+
+    def schedule(self, now_s: float) -> Batch | None:
+        """Return the next batch, or None where there is nothing to run or no stage is free."""
+        if self.in_flight == self.stages:
+            return None
+        batch = Batch()
+        self._fill(batch)
+        if not batch.sequences:
+            return None
+        for chunk in batch.chunks:
+            if chunk.sequence.scheduled_s != chunk.sequence.scheduled_s:
+                chunk.sequence.scheduled_s = now_s
+        self.in_flight += 1
+        batch.preemptions, self._preemptions = self._preemptions, 0
+        return batch
+
+    @abstractmethod
+    def _fill(self, batch: Batch) -> None:
+        """Put into ``batch`` what the policy's rule says."""
+
+    def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
+        """Take a batch back whose tokens came out at ``now_s``.
+
+        ``stopped`` are sequences of the batch whose output ended before its budget (the engine saw a stop
+        token): they finish now.
+        """
+        self.in_flight -= 1
+        done = Completion()
+        if batch.group is not None:
+            done.finished, done.gaps = batch.group.advance(now_s)
+            self._return(batch.group)
+        for chunk in batch.chunks:
+            self._complete_chunk(chunk.sequence, chunk.tokens, now_s, done)
+        done.finished += [sequence for sequence in stopped if self._forget(sequence)]
+        for sequence in done.finished:
+            sequence.finished_s = sequence.last_token_s = now_s
+            self.pool.release(sequence)
+        self.residents -= len(done.finished)
+        if self._cancelled:
+            self._drop_cancelled()
+        return done
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a request: now, or when the batch that it is in comes back."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        else:
+            self._cancelled[sequence] = None
+            self._drop_cancelled()
+
+    def _drop_cancelled(self) -> None:
+        for sequence in list(self._cancelled):
+            if sequence.finished_s == sequence.finished_s:
+                del self._cancelled[sequence]
+            elif self._forget(sequence):
+                del self._cancelled[sequence]
+                self.pool.release(sequence)
+                self.residents -= 1
+
+    # --- what a rule is written with ---
+
+    def _room(self, batch: Batch) -> int:
+        """Sequences that may still join the batch."""
+        return self.batch_limit - batch.sequences
+
+    # --- the life of a sequence ---
+
+    def _take_decodes(self, count: int) -> DecodeSet:
+        if len(self.decodes) > count:
+            return self.decodes.split(count)
+        group = self.decodes
+        self.decodes = self._emptied.pop() if self._emptied else DecodeSet(self.memory.block_size)
+        return group
+
+    def _return(self, group: DecodeSet) -> None:
+        ready = self.decodes.merged(group)
+        self._emptied.append(group if ready is self.decodes else self.decodes)
+        self.decodes = ready
+
+    def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
+        sequence.computed += tokens
+        if sequence.left:
+            insort(self.prefilling, sequence, key=by_rank)
+            return
+        sequence.generated += 1
+        if sequence.generated == 1:
+            sequence.first_token_s = now_s
+            done.started.append(sequence)
+        else:
+            done.gaps.append((now_s - sequence.last_token_s, 1))
+        sequence.last_token_s = now_s
+        if sequence.generated == sequence.output_tokens:
+            done.finished.append(sequence)
+        else:
+            self.decodes.add(sequence)
+
+    def _reserve(self, sequence: Sequence, count: int, group: DecodeSet) -> bool:
+        """Give a sequence ``count`` blocks; where they are not free, preempt until they are.
+
+        The victim is always the one of the highest rank that is ready and not yet in the batch. ``group`` are
+        the decodes of the batch; they get their blocks in order of rank, so none that has its block already
+        is ever the victim. It may be ``sequence`` itself: then the answer is False.
+        """
+        while self.pool.free < count:
+            candidates = (group.latest, self.decodes.latest, *self.prefilling[-1:])
+            victim = max((candidate for candidate in candidates if candidate is not None), key=by_rank)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        self.pool.allocate(sequence, count)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a ready resident's KV away; what it has produced so far it will recompute."""
+        if sequence.group is not None:
+            sequence.group.remove(sequence)
+        else:
+            self.prefilling.remove(sequence)
+        self.pool.release(sequence)
+        sequence.restart()
+        self.waiting.appendleft(sequence)
+        self.residents -= 1
+        self._preemptions += 1
+
+    def _forget(self, sequence: Sequence) -> bool:
+        """Take a sequence from among the residents that are ready; False where it is not one of them."""
+        if sequence.group is self.decodes:
+            self.decodes.remove(sequence)
+        elif sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+        else:
+            return False
+        return True

@@ -1,0 +1,92 @@
+"""A block pool that finds blocks again by what they hold."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from policies.blocks import BlockPool, KVMemory
+from policies.sequence import Sequence
+
+BlockKey = int | bytes | tuple[int, int]
+
+
+class PrefixCachePool(BlockPool):
+    """Blocks shared between sequences whose prompts begin alike, as vLLM v1 shares them.
+
+    A full block keeps its name when nobody holds it any more, until it is the least recently used free one
+    and is given away. Blocks without a hash from the workload are named after their own request, so that a
+    preempted sequence finds again what has not been given away.
+    """
+
+    def __init__(self, memory: KVMemory, *, enabled: bool = True) -> None:
+        super().__init__(memory)
+        self.enabled = enabled
+        self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(memory.blocks))
+        self._holders = [0] * memory.blocks
+        self._names: dict[int, BlockKey] = {}
+        self._named: dict[BlockKey, int] = {}
+
+    @property
+    def free(self) -> int:
+        """Blocks nobody holds, those included that could be found again."""
+        return len(self._idle)
+
+    def idle(self, blocks: list[int]) -> int:
+        """How many of ``blocks`` nobody holds."""
+        return sum(not self._holders[block] for block in blocks)
+
+    def hits(self, sequence: Sequence) -> list[int]:
+        """Return the cached blocks a sequence's prompt begins with; its last token is always left to run."""
+        found: list[int] = []
+        if self.enabled:
+            for index in range((sequence.target - 1) // self.memory.block_size):
+                block = self._named.get(self._key(sequence, index))
+                if block is None:
+                    break
+                found.append(block)
+        return found
+
+    @staticmethod
+    def _key(sequence: Sequence, index: int) -> BlockKey:
+        hashes = sequence.block_hashes
+        return hashes[index] if index < len(hashes) else (sequence.request_id, index)
+
+    def share(self, sequence: Sequence, hits: list[int]) -> None:
+        """Let a sequence hold ``hits``, and count their tokens as computed."""
+        for block in hits:
+            if not self._holders[block]:
+                del self._idle[block]
+            self._holders[block] += 1
+        sequence.blocks = list(hits)
+        sequence.computed = len(hits) * self.memory.block_size
+
+    def allocate(self, sequence: Sequence, count: int) -> None:
+        """Give a sequence the ``count`` free blocks that were not used for longest; they lose their names."""
+        assert count <= self.free, "more blocks allocated than are free"
+        for _ in range(count):
+            block, _none = self._idle.popitem(last=False)
+            name = self._names.pop(block, None)
+            if name is not None:
+                del self._named[name]
+            self._holders[block] = 1
+            sequence.blocks.append(block)
+
+    def register(self, sequence: Sequence, start: int, end: int) -> None:
+        """Name the full blocks among the tokens [start, end) of a sequence; a name once given stays."""
+        if not self.enabled:
+            return
+        size = self.memory.block_size
+        for index in range(start // size, end // size):
+            key, block = self._key(sequence, index), sequence.blocks[index]
+            if key not in self._named and block not in self._names:
+                self._named[key] = block
+                self._names[block] = key
+
+    def release(self, sequence: Sequence) -> None:
+        """Take all blocks of a sequence back, its last ones to be given away first."""
+        self.register(sequence, 0, sequence.computed)
+        for block in reversed(sequence.blocks):
+            self._holders[block] -= 1
+            if not self._holders[block]:
+                self._idle[block] = None
+        sequence.blocks = []

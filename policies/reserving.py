@@ -1,0 +1,22 @@
+"""KV blocks as Orca and FasterTransformer take them: all that a request may ever need, when it is admitted."""
+
+from __future__ import annotations
+
+from policies.decode_set import DecodeSet
+from policies.sequence import Sequence
+from policies.upfront import UpfrontPolicy
+
+
+class ReservingPolicy(UpfrontPolicy):
+    """Reserves ``max_model_len`` tokens for every resident, and so never preempts (SOSP'23, section 3)."""
+
+    _spared_blocks = 0
+
+    def _most_blocks(self, total: int) -> int:  # noqa: ARG002
+        return self.memory.blocks_for(self.memory.max_model_len)
+
+    def _upfront_blocks(self, sequence: Sequence) -> int:  # noqa: ARG002
+        return self.memory.blocks_for(self.memory.max_model_len)
+
+    def _grow(self, group: DecodeSet) -> None:
+        """Nothing to take: it is all reserved."""

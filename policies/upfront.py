@@ -1,0 +1,67 @@
+"""What the policies share that take all blocks of a prompt when they admit it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from policies.batch import Batch
+from policies.decode_set import DecodeSet
+from policies.policy import Policy
+from policies.sequence import Sequence
+
+
+class UpfrontPolicy(Policy):
+    """The verbs that the rules of all policies up to vLLM v0 and Sarathi-Serve are written with.
+
+    A chunk never lacks blocks, since the whole prompt has them; only decodes grow.
+    """
+
+    def _decode_all(self, batch: Batch) -> None:
+        """Add every ready decode, oldest first, each with the KV block that it needs."""
+        if not self.decodes:
+            return
+        group = self._take_decodes(self._room(batch))
+        self._grow(group)
+        batch.decode(group)
+        if not group:
+            self._emptied.append(group)
+
+    def _continue_prefills(self, batch: Batch, budget: int) -> None:
+        """Give unfinished prompts, oldest first, what is left of the token budget."""
+        while self.prefilling and batch.tokens < budget and self._room(batch) > 0:
+            sequence = self.prefilling.pop(0)
+            batch.prefill(sequence, min(sequence.left, budget - batch.tokens))
+
+    def _admit_chunks(self, batch: Batch, budget: int) -> None:
+        """Admit requests first come, first served, with what is left of the token budget."""
+        while batch.tokens < budget and self._can_admit(batch):
+            self._admit(batch, min(self.waiting[0].left, budget - batch.tokens))
+
+    def _can_admit(self, batch: Batch) -> bool:
+        """Whether the first waiting request finds a seat and its KV blocks."""
+        return (
+            bool(self.waiting)
+            and self.residents < self.settings.max_num_seqs
+            and self._room(batch) > 0
+            and self.pool.free - self._upfront_blocks(self.waiting[0]) >= self._spared_blocks
+        )
+
+    def _admit(self, batch: Batch, tokens: int) -> None:
+        """Make the first waiting request resident and run its first ``tokens`` tokens."""
+        sequence = self.waiting.popleft()
+        self.residents += 1
+        self.pool.allocate(sequence, self._upfront_blocks(sequence))
+        batch.prefill(sequence, tokens)
+
+    @property
+    @abstractmethod
+    def _spared_blocks(self) -> int:
+        """Blocks that must stay free when a request is admitted."""
+
+    @abstractmethod
+    def _upfront_blocks(self, sequence: Sequence) -> int:
+        """Blocks that a waiting sequence gets when it is admitted."""
+
+    @abstractmethod
+    def _grow(self, group: DecodeSet) -> None:
+        """Take the blocks that the next token of each decode in ``group`` needs."""

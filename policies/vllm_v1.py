@@ -1,0 +1,142 @@
+"""vLLM v1: one token budget for all, running requests first."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from policies.batch import Batch
+from policies.blocks import KVMemory
+from policies.policy import Policy, by_rank
+from policies.prefix_cache import PrefixCachePool
+from policies.sequence import Sequence
+from policies.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLLMV1Settings(Settings):
+    """Settings of vLLM v1.
+
+    Attributes
+    ----------
+    max_num_batched_tokens
+        The token budget of an iteration, at least ``max_num_seqs``.
+    long_prefill_token_threshold
+        Longest chunk, in tokens; None for no limit but the budget.
+    enable_prefix_caching
+        Whether blocks with the same content are shared.
+    scheduler_reserve_full_isl
+        Whether a request is admitted only when blocks for its whole prompt are free (vLLM 0.19), though they
+        are taken chunk by chunk.
+    """
+
+    max_num_batched_tokens: int = 2048
+    long_prefill_token_threshold: int | None = None
+    enable_prefix_caching: bool = True
+    scheduler_reserve_full_isl: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least("long_prefill_token_threshold", 1)
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}; expected at least max_num_seqs "
+                f"{self.max_num_seqs}"
+            )
+
+
+class VLLMV1(Policy):
+    """Running requests first, decodes and chunks alike, then waiting ones, while the budget lasts.
+
+    Source: vllm-project/vllm, the scheduler of the v1 core. The rank of a sequence is its place in the order
+    of admission.
+    """
+
+    name = "vllm-v1"
+    settings: VLLMV1Settings
+    pool: PrefixCachePool
+
+    def __init__(self, settings: VLLMV1Settings, memory: KVMemory, *, stages: int = 1) -> None:
+        super().__init__(settings, memory, stages=stages)
+        self._admissions = 0
+
+    def _new_pool(self) -> PrefixCachePool:
+        return PrefixCachePool(self.memory, enabled=self.settings.enable_prefix_caching)
+
+    def _fill(self, batch: Batch) -> None:
+        preemptions = self._preemptions
+        self._run_residents(batch)
+        if self._preemptions == preemptions:
+            self._admit_waiting(batch)
+
+    def _run_residents(self, batch: Batch) -> None:
+        decodes, chunks = self._slices()
+        group = self._take_decodes(decodes)
+        for sequence in sorted([*group.crossing(), *chunks], key=by_rank):
+            if sequence.group is group:
+                self._reserve(sequence, 1, group)
+            elif sequence in self.prefilling:
+                tokens = chunks[sequence]
+                if self._reserve(sequence, self._missing(sequence, tokens), group):
+                    self.prefilling.remove(sequence)
+                    self._run(batch, sequence, tokens)
+        batch.decode(group)
+        if not group:
+            self._emptied.append(group)
+
+    def _slices(self) -> tuple[int, dict[Sequence, int]]:
+        """Share the budget out in order of admission: how many decodes run, and the tokens of each chunk."""
+        budget, seats, decodes = self.settings.max_num_batched_tokens, self.batch_limit, 0
+        chunks: dict[Sequence, int] = {}
+        ranks: list[int] | None = None
+        for sequence in self.prefilling:
+            before = len(self.decodes)
+            if before and self.decodes.latest.rank > sequence.rank:  # type: ignore[union-attr]
+                ranks = ranks or [decode.rank for decode in self.decodes.by_rank()]
+                before = bisect_left(ranks, sequence.rank)
+            joining = min(before - decodes, budget, seats)
+            decodes, budget, seats = decodes + joining, budget - joining, seats - joining
+            tokens = min(self._chunk(sequence.left), budget)
+            if decodes < before or tokens < 1 or seats < 1:
+                return decodes, chunks
+            chunks[sequence] = tokens
+            budget, seats = budget - tokens, seats - 1
+        return decodes + min(len(self.decodes) - decodes, budget, seats), chunks
+
+    def _chunk(self, left: int) -> int:
+        return min(left, self.settings.long_prefill_token_threshold or left)
+
+    def _missing(self, sequence: Sequence, tokens: int) -> int:
+        return self.memory.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+
+    def _run(self, batch: Batch, sequence: Sequence, tokens: int) -> None:
+        batch.prefill(sequence, tokens)
+        self.pool.register(sequence, sequence.computed, sequence.computed + tokens)
+
+    def _admit_waiting(self, batch: Batch) -> None:
+        budget = self.settings.max_num_batched_tokens
+        while (
+            self.waiting
+            and batch.tokens < budget
+            and self.residents < self.settings.max_num_seqs
+            and self._room(batch) > 0
+        ):
+            sequence = self.waiting[0]
+            hits = self.pool.hits(sequence)
+            cached = len(hits) * self.memory.block_size
+            tokens = min(self._chunk(sequence.target - cached), budget - batch.tokens)
+            span = sequence.target if self.settings.scheduler_reserve_full_isl else cached + tokens
+            if self.memory.blocks_for(span) - len(hits) > self.pool.free - self.pool.idle(hits):
+                return
+            self.waiting.popleft()
+            self._seat(sequence, hits)
+            self.pool.allocate(sequence, self._missing(sequence, tokens))
+            self._run(batch, sequence, tokens)
+
+    def _seat(self, sequence: Sequence, hits: list[int]) -> None:
+        self.residents += 1
+        self._admissions += 1
+        sequence.rank = self._admissions
+        self.pool.share(sequence, hits)
+        if not sequence.preemptions:
+            sequence.cached_tokens = sequence.computed
