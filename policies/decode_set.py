@@ -119,7 +119,7 @@ class DecodeSet:
         self._latest.compact(self._members, len(self._members))
 
     def advance(self, now_s: float) -> tuple[list[Sequence], list[Gap]]:
-        """Give every member one token at ``now_s``; return those that ended with it, and the gaps it closed."""
+        """Give every member one token at ``now_s``; return those that ended, and the gaps it closed."""
         gaps = self._gaps(now_s)
         self.clock += 1
         self.context_sum += len(self._members)

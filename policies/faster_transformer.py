@@ -7,7 +7,7 @@ from policies.reserving import ReservingPolicy
 
 
 class FasterTransformer(ReservingPolicy):
-    """Decode a batch to its last token before any new request may join (SARATHI, section 2; Orca, section 2)."""
+    """Decode a batch to its last token before any new request joins (SARATHI, section 2; Orca, section 2)."""
 
     name = "faster-transformer"
 

@@ -23,8 +23,8 @@ class Policy(ABC):
     """Decides what the next batch holds.
 
     The loop is the same in the simulator and in the engine: ``batch = policy.schedule(now)``; execute it;
-    ``policy.complete(batch, now)``. A policy knows no clock but the times it is given, so that equal completion
-    times give equal batches. With pipeline parallelism up to ``stages`` batches are in flight; a batch then
+    ``policy.complete(batch, now)``. A policy knows no clock but the times it is given, so that equal
+    completion times give equal batches. With pipeline parallelism up to ``stages`` batches are in flight; a batch then
     holds what is ready when the first stage becomes free, and a sequence is in at most one batch in flight.
 
     Attributes

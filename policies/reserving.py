@@ -1,4 +1,4 @@
-"""KV blocks as Orca and FasterTransformer take them: all that a request may ever need, when it is admitted."""
+"""KV blocks as Orca and FasterTransformer take them: all that a request may need, when it is admitted."""
 
 from __future__ import annotations
 

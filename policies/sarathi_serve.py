@@ -16,7 +16,7 @@ class SarathiServeSettings(PagedSettings):
     Attributes
     ----------
     max_num_batched_tokens
-        The token budget of an iteration (512 for a strict latency target, 2048 for a relaxed one in the paper).
+        The token budget of an iteration (in the paper 512 for a strict latency target, 2048 for a relaxed).
     """
 
     max_num_batched_tokens: int = 512

@@ -14,7 +14,8 @@ class Sequence:
     """A request in service: how far it is, and which KV blocks it holds.
 
     While it decodes, its counts stand still and its decode set's clock runs for it (see
-    :class:`policies.decode_set.DecodeSet`); ``computed`` and ``generated`` are brought up to date when it leaves.
+    :class:`policies.decode_set.DecodeSet`); ``computed`` and ``generated`` are brought up to date when it
+    leaves.
 
     Attributes
     ----------

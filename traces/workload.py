@@ -126,7 +126,7 @@ class Workload:
         return self.take(np.arange(min(count, len(self))))
 
     def window(self, start_s: float, end_s: float) -> Workload:
-        """Return the requests that arrive in [``start_s``, ``end_s``), their clock starting at ``start_s``."""
+        """Return the requests arriving in [``start_s``, ``end_s``), their clock starting at ``start_s``."""
         inside = np.flatnonzero((self.arrival_s >= start_s) & (self.arrival_s < end_s))
         kept = self.take(inside)
         return replace(kept, arrival_s=kept.arrival_s - start_s)
