@@ -1,0 +1,78 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from traces.errors import InputError
+from traces.files import read_json, whole_file, whole_folder, write_json
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    with whole_file(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_replaces_only_its_own_kind(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("1")
+        (temporary / "left-over").write_text("")
+    with whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["run.json"]
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("")
+    with pytest.raises(InputError, match="precious: exists and is something else"):
+        whole_folder(precious, marker="run.json").__enter__()
+    assert (precious / "thesis.txt").exists()
+
+
+def test_a_failure_leaves_the_earlier_folder(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("1")
+    with pytest.raises(RuntimeError), whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("2")
+        raise RuntimeError
+    assert (target / "run.json").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "holds a list; expected a JSON object"),
+        (b"\xff", "not UTF-8 text"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=complaint) as error:
+        read_json(path)
+    assert str(error.value).startswith(str(path))
+
+
+def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    document = {"b": 1, "a": [1.5, None, "ü"]}
+    write_json(tmp_path / "x.json", document)
+    assert list(read_json(tmp_path / "x.json").items()) == list(document.items())
