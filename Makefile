@@ -9,9 +9,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed  ## which scheduler serves a chat workload best on one A100?
-	$(BIN)/python -m simulator compare --workload chat --num-prompts 1024 --request-rate 3.5 \
+	$(BIN)/python -m simulator compare --workload chat --num-prompts 1024 --request-rate 2.5 \
 	    --model mistral-7b --device a100-sxm \
-	    --policies faster-transformer,orca,vllm,sarathi-serve --output $(OUT)
+	    --policies orca,vllm,sarathi-serve --output $(OUT)
 
 test: $(VENV)/.installed-test lint  ## the whole suite
 	$(BIN)/python -m pytest -n 2

@@ -108,7 +108,7 @@ class Completion:
     Attributes
     ----------
     started, finished
-        Sequences that got their first output token; sequences that got their last.
+        Sequences that got their first output token; sequences that got their last, in order of priority.
     gaps
         Times between two tokens of a sequence that ended with this batch, grouped.
     """

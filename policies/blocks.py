@@ -61,7 +61,7 @@ class BlockPool:
             sequence.blocks += self._free[: -count - 1 : -1]
             del self._free[-count:]
 
-    def release(self, sequence: Sequence) -> None:
-        """Take all blocks of a sequence back."""
+    def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
+        """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""
         self._free += reversed(sequence.blocks)
         sequence.blocks = []

@@ -28,7 +28,8 @@ class ChunkedOnly(PagedPolicy):
             turn(batch)
             if batch.sequences:
                 break
-        self._prefill_turn = not batch.chunks
+        if batch.sequences:
+            self._prefill_turn = not batch.chunks
 
     def _prefill(self, batch: Batch) -> None:
         budget = self.settings.max_num_batched_tokens

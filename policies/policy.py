@@ -24,8 +24,9 @@ class Policy(ABC):
 
     The loop is the same in the simulator and in the engine: ``batch = policy.schedule(now)``; execute it;
     ``policy.complete(batch, now)``. A policy knows no clock but the times it is given, so that equal
-    completion times give equal batches. With pipeline parallelism up to ``stages`` batches are in flight; a batch then
-    holds what is ready when the first stage becomes free, and a sequence is in at most one batch in flight.
+    completion times give equal batches. With pipeline parallelism up to ``stages`` batches are in flight; a
+    batch then holds what is ready when the first stage becomes free, and a sequence is in at most one batch
+    in flight.
 
     Attributes
     ----------
@@ -137,6 +138,7 @@ class Policy(ABC):
         for chunk in batch.chunks:
             self._complete_chunk(chunk.sequence, chunk.tokens, now_s, done)
         done.finished += [sequence for sequence in stopped if self._forget(sequence)]
+        done.finished.sort(key=by_rank)
         for sequence in done.finished:
             sequence.finished_s = sequence.last_token_s = now_s
             self.pool.release(sequence)
@@ -149,7 +151,7 @@ class Policy(ABC):
         """Drop a request: now, or when the batch that it is in comes back."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
-        else:
+        elif sequence.blocks:
             self._cancelled[sequence] = None
             self._drop_cancelled()
 
@@ -221,7 +223,7 @@ class Policy(ABC):
             sequence.group.remove(sequence)
         else:
             self.prefilling.remove(sequence)
-        self.pool.release(sequence)
+        self.pool.release(sequence, returning=True)
         sequence.restart()
         self.waiting.appendleft(sequence)
         self.residents -= 1

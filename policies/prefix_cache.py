@@ -72,19 +72,28 @@ class PrefixCachePool(BlockPool):
             sequence.blocks.append(block)
 
     def register(self, sequence: Sequence, start: int, end: int) -> None:
-        """Name the full blocks among the tokens [start, end) of a sequence; a name once given stays."""
+        """Name the full blocks among the tokens [start, end) that have a hash; a name once given stays."""
+        size = self.memory.block_size
+        self._name(sequence, start // size, min(end // size, len(sequence.block_hashes)))
+
+    def _name(self, sequence: Sequence, first: int, last: int) -> None:
         if not self.enabled:
             return
-        size = self.memory.block_size
-        for index in range(start // size, end // size):
+        for index in range(first, last):
             key, block = self._key(sequence, index), sequence.blocks[index]
             if key not in self._named and block not in self._names:
                 self._named[key] = block
                 self._names[block] = key
 
-    def release(self, sequence: Sequence) -> None:
-        """Take all blocks of a sequence back, its last ones to be given away first."""
-        self.register(sequence, 0, sequence.computed)
+    def release(self, sequence: Sequence, *, returning: bool = False) -> None:
+        """Take all blocks of a sequence back, its last ones to be given away first.
+
+        A sequence that is ``returning`` finds them under its own name, where they have no hash.
+        """
+        if returning:
+            self._name(sequence, 0, sequence.computed // self.memory.block_size)
+        else:
+            self.register(sequence, 0, sequence.computed)
         for block in reversed(sequence.blocks):
             self._holders[block] -= 1
             if not self._holders[block]:

@@ -125,13 +125,17 @@ class VLLMV1(Policy):
             hits = self.pool.hits(sequence)
             cached = len(hits) * self.memory.block_size
             tokens = min(self._chunk(sequence.target - cached), budget - batch.tokens)
-            span = sequence.target if self.settings.scheduler_reserve_full_isl else cached + tokens
+            span = sequence.target if self._needs_whole(sequence) else cached + tokens
             if self.memory.blocks_for(span) - len(hits) > self.pool.free - self.pool.idle(hits):
                 return
             self.waiting.popleft()
             self._seat(sequence, hits)
             self.pool.allocate(sequence, self._missing(sequence, tokens))
             self._run(batch, sequence, tokens)
+
+    def _needs_whole(self, sequence: Sequence) -> bool:
+        """With batches in flight, two preempted requests could else take each other's blocks for ever."""
+        return self.settings.scheduler_reserve_full_isl or (self.stages > 1 and sequence.preemptions > 0)
 
     def _seat(self, sequence: Sequence, hits: list[int]) -> None:
         self.residents += 1

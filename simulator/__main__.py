@@ -1,0 +1,124 @@
+"""``python -m simulator``: replay a workload under one policy or several, on a fitted cost model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simulator import options
+from traces.command_line import new_app, run
+
+app = new_app(
+    "Replay request traces under the schedulers of FasterTransformer, Orca, vLLM, SARATHI, Sarathi-Serve.\n\n"
+    "The policies are the very objects that the engine runs; their iteration times come from a cost model "
+    "fitted to measured ops. Start with [bold]compare[/bold]."
+)
+
+DEFAULT_POLICIES = "faster-transformer,orca,vllm,sarathi-serve"
+
+
+@app.command("run", no_args_is_help=True)
+def run_command(
+    workload: options.Workload,
+    policy: Annotated[
+        str,
+        typer.Option(
+            "--policy",
+            "-p",
+            help="A name, with settings if need be (sarathi-serve:max_num_seqs=64), or a policy.json.",
+            rich_help_panel=options.SCHEDULER,
+        ),
+    ] = "sarathi-serve",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/run"),
+    model: options.Model = "llama-3.1-8b",
+    device: options.Device = "a100-sxm",
+    profile: options.Profile = None,
+    request_rate: options.RequestRate = None,
+    burstiness: options.Burstiness = 1.0,
+    num_prompts: options.NumPrompts = None,
+    seed: options.Seed = 0,
+    sort: options.Sort = False,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+    pipeline_parallel_size: options.PipelineParallelSize = 1,
+    gpu_memory_utilization: options.GpuMemoryUtilization = 0.9,
+    block_size: options.BlockSize = 16,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    goodput: options.Goodput = None,
+    perfetto: options.Perfetto = False,
+    json: options.Json = False,
+) -> None:
+    """Replay a workload under ONE policy.
+
+    Prints a table; writes a run record (run.json, requests.parquet, iterations.parquet) and an HTML report.
+
+    Example: python -m simulator run --workload chat --request-rate 3 --model mistral-7b --device a100-sxm
+    """
+    given = dict(locals())
+    _compare(policies=given.pop("policy"), **given)
+
+
+@app.command("compare", no_args_is_help=True)
+def compare_command(
+    workload: options.Workload,
+    policies: Annotated[
+        str,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="Names separated by commas; one may have settings of its own "
+            "(sarathi-serve:max_num_batched_tokens=1024) or be the path of a policy.json.",
+            rich_help_panel=options.SCHEDULER,
+        ),
+    ] = DEFAULT_POLICIES,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/compare"),
+    model: options.Model = "llama-3.1-8b",
+    device: options.Device = "a100-sxm",
+    profile: options.Profile = None,
+    request_rate: options.RequestRate = None,
+    burstiness: options.Burstiness = 1.0,
+    num_prompts: options.NumPrompts = None,
+    seed: options.Seed = 0,
+    sort: options.Sort = False,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+    pipeline_parallel_size: options.PipelineParallelSize = 1,
+    gpu_memory_utilization: options.GpuMemoryUtilization = 0.9,
+    block_size: options.BlockSize = 16,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    goodput: options.Goodput = None,
+    perfetto: options.Perfetto = False,
+    json: options.Json = False,
+) -> None:
+    """Replay a workload under SEVERAL policies, same requests, same memory, same seed.
+
+    Prints a table with the winner of each metric; writes a run record for each policy, comparison.json and
+    an HTML report.
+
+    Example: python -m simulator compare --workload trace.csv.gz --model llama-3.1-8b --device a100-sxm
+    --policies orca,vllm,sarathi-serve
+    """
+    _compare(**locals())
+
+
+def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:
+    from simulator.session import Request, compare
+
+    compare(Request(workload=workload, policies=policies, output=output, **given), as_json=json)
+
+
+def main() -> None:
+    """Start the command line."""
+    run(app, "python -m simulator")
+
+
+if __name__ == "__main__":
+    main()

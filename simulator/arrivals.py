@@ -1,0 +1,60 @@
+"""Requests of a workload as sequences, one by one as they arrive."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.sequence import Sequence
+from traces.errors import InputError
+from traces.workload import Workload
+
+
+class Arrivals:
+    """A cursor over a workload: makes each sequence only when its time has come."""
+
+    def __init__(self, workload: Workload, block_size: int) -> None:
+        self._arrival_s = workload.arrival_s.tolist()
+        self._prompt_tokens = workload.prompt_tokens.tolist()
+        self._output_tokens = workload.output_tokens.tolist()
+        self._hash_ids = workload.hash_ids
+        self._block_size = block_size
+        self._next = 0
+        if self._hash_ids is not None and self._hash_ids.block_size % block_size:
+            raise InputError(
+                f"--block-size {block_size}",
+                expected=f"a divisor of the workload's hash blocks of {self._hash_ids.block_size} tokens",
+            )
+
+    def __len__(self) -> int:
+        return len(self._arrival_s)
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next request arrives, or None after the last."""
+        return self._arrival_s[self._next] if self._next < len(self) else None
+
+    def due(self, now_s: float) -> list[Sequence]:
+        """Return the sequences that have arrived by ``now_s``, in order, and move on."""
+        first = self._next
+        while self._next < len(self) and self._arrival_s[self._next] <= now_s:
+            self._next += 1
+        return [self._sequence(request) for request in range(first, self._next)]
+
+    def _sequence(self, request: int) -> Sequence:
+        return Sequence(
+            request,
+            arrival_s=self._arrival_s[request],
+            prompt_tokens=self._prompt_tokens[request],
+            output_tokens=self._output_tokens[request],
+            block_hashes=self._block_hashes(request),
+        )
+
+    def _block_hashes(self, request: int) -> list[int]:
+        """Split the workload's hash blocks (512 tokens in the Mooncake traces) into KV blocks."""
+        if self._hash_ids is None:
+            return []
+        parts = self._hash_ids.block_size // self._block_size
+        blocks = self._prompt_tokens[request] // self._block_size
+        split = self._hash_ids.of(request)[:, None] * parts + np.arange(parts)
+        hashes: list[int] = split.ravel()[:blocks].tolist()
+        return hashes

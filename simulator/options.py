@@ -1,0 +1,139 @@
+"""The options that the commands of the simulator share; vLLM's names where vLLM has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WORKLOAD, HARDWARE, SCHEDULER, OUTPUT = "Workload", "Hardware and memory", "Scheduler", "Output"
+
+Workload = Annotated[
+    str,
+    typer.Option(
+        "--workload",
+        "-w",
+        help="A trace (Azure, Mooncake, Vidur, LLMServingSim; or .gz), or a preset: chat, summarization.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+RequestRate = Annotated[
+    float | None,
+    typer.Option(
+        "--request-rate",
+        help="Mean requests/s. A trace keeps the shape of its gaps; a preset or lengths without times get "
+        "random gaps (see --burstiness). Default: a trace's own times, else all at once.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Burstiness = Annotated[
+    float,
+    typer.Option(
+        "--burstiness",
+        help="Shape of the random gaps: 1 is Poisson, less comes in bursts, more is steadier.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+NumPrompts = Annotated[
+    int | None,
+    typer.Option(
+        "--num-prompts", help="Only so many requests (a preset draws 2048).", rich_help_panel=WORKLOAD
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.", rich_help_panel=WORKLOAD)]
+Sort = Annotated[
+    bool,
+    typer.Option("--sort", help="Sort a trace whose times run backwards.", rich_help_panel=WORKLOAD),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A preset such as llama-3.1-8b, or a Hugging Face config.json.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        "-d",
+        help="A preset: a6000, a40, a100-sxm, a100-pcie, l40s, h100, h200, rtx-4090, rtx-pro-6000, cpu; or a "
+        "JSON file.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        help="A folder written by `python -m profiler`: fit the cost model to it instead of the shipped one.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+TensorParallelSize = Annotated[
+    int,
+    typer.Option(
+        "--tensor-parallel-size", "-tp", help="GPUs a stage is split over.", rich_help_panel=HARDWARE
+    ),
+]
+PipelineParallelSize = Annotated[
+    int,
+    typer.Option(
+        "--pipeline-parallel-size", "-pp", help="Stages the layers are split into.", rich_help_panel=HARDWARE
+    ),
+]
+GpuMemoryUtilization = Annotated[
+    float,
+    typer.Option(
+        "--gpu-memory-utilization",
+        help="Share of the GPU's memory for weights, activations and KV cache.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+BlockSize = Annotated[
+    int, typer.Option("--block-size", help="Tokens a KV block holds.", rich_help_panel=HARDWARE)
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        "--max-model-len",
+        help="Longest prompt plus output, in tokens. Default: the longest request of the workload, rounded "
+        "up to a multiple of 256.",
+        rich_help_panel=HARDWARE,
+    ),
+]
+MaxNumSeqs = Annotated[
+    int | None,
+    typer.Option("--max-num-seqs", help="Most sequences resident at once.", rich_help_panel=SCHEDULER),
+]
+MaxNumBatchedTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-num-batched-tokens",
+        help="Token budget of an iteration, for the policies that run prompts in chunks.",
+        rich_help_panel=SCHEDULER,
+    ),
+]
+Goodput = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--goodput",
+        help="Latency targets in ms that a request must meet to count, e.g. --goodput 'ttft:500 tpot:50'.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the metrics as JSON instead of a table.", rich_help_panel=OUTPUT),
+]
+Perfetto = Annotated[
+    bool,
+    typer.Option(
+        "--perfetto",
+        help="Also write a timeline for each policy that ui.perfetto.dev and chrome://tracing open.",
+        rich_help_panel=OUTPUT,
+    ),
+]

@@ -1,0 +1,130 @@
+"""From what a person asks for to what is simulated, everything checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.blocks import KVMemory
+from policies.catalog import POLICIES, PolicyChoice, choose, read_policy
+from profiler.cost_model import load_cost_model
+from profiler.deployment import Deployment
+from profiler.model import load_model
+from simulator.simulation import Scenario
+from traces.errors import InputError
+from traces.workload import Workload
+
+LENGTH_STEP = 256
+"""A default max_model_len is a multiple of this, in tokens."""
+
+
+def parse_policies(text: str, *, settings: Mapping[str, Any]) -> dict[str, PolicyChoice]:
+    """Return the policies that ``--policies`` names, by label.
+
+    Parameters
+    ----------
+    text
+        Names, each optionally with settings of its own (``sarathi-serve:max_num_batched_tokens=1024``), or
+        paths of ``policy.json`` files, separated by commas.
+    settings
+        Settings for all policies that have them; a policy's own come first. None means not given.
+
+    Raises
+    ------
+    InputError
+        For an unknown policy or setting, or the same policy twice with the same settings.
+    """
+    choices: dict[str, PolicyChoice] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        choice = _parse_policy(item, settings)
+        label = _label(item, choice)
+        if label in choices:
+            raise InputError(f"{label} is there twice", where="--policies", expected="different settings")
+        choices[label] = choice
+    if not choices:
+        raise InputError("names no policy", where="--policies", expected=f"one of {', '.join(POLICIES)}")
+    return choices
+
+
+def _parse_policy(item: str, settings: Mapping[str, Any]) -> PolicyChoice:
+    if item.endswith(".json"):
+        return read_policy(item)
+    name, *pairs = item.split(":")
+    own = dict(_parse_setting(pair) for pair in pairs)
+    known = {field.name for field in dataclasses.fields(POLICIES[name][1])} if name in POLICIES else set()
+    shared = {key: value for key, value in settings.items() if value is not None and key in known}
+    return choose(name, **(shared | own))
+
+
+def _parse_setting(pair: str) -> tuple[str, Any]:
+    key, equals, value = pair.partition("=")
+    if not equals:
+        raise InputError(f"setting {pair!r}", where="--policies", expected="name:setting=value")
+    if value.lower() in ("true", "false"):
+        return key, value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    raise InputError(f"setting {pair!r}", where="--policies", expected="a number, true or false")
+
+
+def _label(item: str, choice: PolicyChoice) -> str:
+    if item.endswith(".json"):
+        return f"{choice.name}-{Path(item).stem}"
+    _, *pairs = item.split(":")
+    return "-".join([choice.name, *(pair.partition("=")[2] for pair in pairs)])
+
+
+def build_scenario(
+    workload: Workload,
+    *,
+    model: str,
+    device: str,
+    profile: Path | None,
+    max_model_len: int | None,
+    policies: Iterable[PolicyChoice],
+    seed: int,
+    **deployment: Any,
+) -> Scenario:
+    """Put workload, deployment and cost model together and check that every policy can serve every request.
+
+    All policies get the same KV memory: activations are counted for the largest batch that any may run, a
+    whole prompt of ``max_model_len``.
+
+    Raises
+    ------
+    InputError
+        For whatever does not fit together; nothing has been written by then.
+    """
+    longest = int((workload.prompt_tokens + workload.output_tokens).max())
+    limit = max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
+    _check_lengths(workload, limit, "--max-model-len" if max_model_len else f"the context of {model},")
+    placed = Deployment(
+        model=model, device=device, max_model_len=limit, max_num_batched_tokens=limit, **deployment
+    )
+    memory = KVMemory(blocks=placed.kv_blocks, block_size=placed.block_size, max_model_len=limit)
+    request = int(np.argmax(workload.prompt_tokens + workload.output_tokens))
+    for choice in policies:
+        policy = choice.build(memory, stages=placed.pipeline_parallel_size)
+        policy.check(int(workload.prompt_tokens[request]), int(workload.output_tokens[request]))
+    cost_model = load_cost_model(placed, profile=profile)
+    return Scenario(workload=workload, deployment=placed, cost_model=cost_model, memory=memory, seed=seed)
+
+
+def _check_lengths(workload: Workload, limit: int, name: str) -> None:
+    total = workload.prompt_tokens + workload.output_tokens
+    over = np.flatnonzero(total > limit)
+    if len(over):
+        first = int(over[0])
+        raise InputError(
+            f"{workload.prompt_tokens[first]} prompt + {workload.output_tokens[first]} output tokens = "
+            f"{total[first]}, and {len(over) - 1} more requests are too long",
+            where=f"{workload.name}, request {first + 1}",
+            expected=f"at most {name} {limit}",
+        )

@@ -1,0 +1,127 @@
+"""What ``run`` and ``compare`` do: check, simulate, measure, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from policies.catalog import PolicyChoice
+from simulator.comparison import simulate_all
+from simulator.progress import progress_bars
+from simulator.scenario import build_scenario, parse_policies
+from simulator.simulation import Scenario
+from traces.files import whole_folder, write_json
+from traces.goodput import parse_goodput
+from traces.metrics import Metrics, measure
+from traces.perfetto import export_perfetto
+from traces.run_record import RunRecord, read_run
+from traces.source import open_workload
+
+COMPARISON = "comparison.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asked of ``run`` or ``compare``; each field is the option of that name."""
+
+    workload: str
+    policies: str
+    output: Path
+    model: str
+    device: str
+    profile: Path | None = None
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    num_prompts: int | None = None
+    seed: int = 0
+    sort: bool = False
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    block_size: int = 16
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    goodput: list[str] | None = None
+    perfetto: bool = False
+
+
+def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
+    """Simulate what was asked for, write records and report to ``request.output``, and print the table.
+
+    Raises
+    ------
+    InputError
+        If anything asked for is wrong; nothing is written then.
+    """
+    goodput = parse_goodput(request.goodput) if request.goodput else None
+    scenario, choices = prepare(request)
+    with whole_folder(request.output, marker=COMPARISON) as folder:
+        with progress_bars(choices, len(scenario.workload)) as on_progress:
+            simulate_all(scenario, choices, folder, on_progress)
+        runs = {label: read_run(folder / label) for label in choices}
+        metrics = {label: measure(run, goodput) for label, run in runs.items()}
+        _write(folder, request, runs, metrics)
+    if as_json:
+        print(json.dumps(_document(metrics), indent=2))
+    else:
+        _print(request, runs, metrics)
+    return metrics
+
+
+def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
+    """Return what to simulate, checked as far as it can be without running it."""
+    shared = {
+        "max_num_seqs": request.max_num_seqs,
+        "max_num_batched_tokens": request.max_num_batched_tokens,
+    }
+    choices = parse_policies(request.policies, settings=shared)
+    workload = open_workload(
+        request.workload,
+        num_prompts=request.num_prompts,
+        request_rate=request.request_rate,
+        burstiness=request.burstiness,
+        seed=request.seed,
+        sort=request.sort,
+    )
+    scenario = build_scenario(
+        workload,
+        model=request.model,
+        device=request.device,
+        profile=request.profile,
+        max_model_len=request.max_model_len,
+        policies=choices.values(),
+        seed=request.seed,
+        tensor_parallel_size=request.tensor_parallel_size,
+        pipeline_parallel_size=request.pipeline_parallel_size,
+        gpu_memory_utilization=request.gpu_memory_utilization,
+        block_size=request.block_size,
+    )
+    return scenario, choices
+
+
+def _document(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
+    return {label: measured.as_dict() for label, measured in metrics.items()}
+
+
+def _write(
+    folder: Path, request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]
+) -> None:
+    from simulator.report import write_report
+
+    write_json(folder / COMPARISON, _document(metrics))
+    write_report(folder / REPORT, {label: (runs[label], metrics[label]) for label in runs})
+    if request.perfetto:
+        for label, run in runs.items():
+            export_perfetto(run, folder / f"{label}.perfetto.json.gz")
+
+
+def _print(request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]) -> None:
+    from simulator.table import print_comparison
+
+    print_comparison(next(iter(runs.values())), metrics)
+    print(f"Report: {request.output / REPORT}")
