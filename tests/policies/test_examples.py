@@ -34,15 +34,15 @@ def batches(
     """Play the requests, ``stages`` batches at a time; each batch takes a second."""
     memory = KVMemory(blocks=blocks, block_size=block_size, max_model_len=16)
     system = PolicySystem(choose(policy, **settings).build(memory, stages=stages))
-    upcoming, seen, now_s = list(requests), [], 0.0
-    while upcoming or system.has_work:
-        while upcoming and upcoming[0].arrival_s <= now_s:
+    upcoming, seen = list(requests), []
+    for second in range(50):
+        while upcoming and upcoming[0].arrival_s <= second:
             system.add(upcoming.pop(0))
-        while system.schedule(now_s) is not None:
+        while system.schedule(float(second)) is not None:
             seen.append(describe(system.flying[-1]))
-        now_s += 1.0
         if system.in_flight:
-            system.complete(now_s)
+            system.complete(second + 1.0)
+    assert not system.has_work
     return seen
 
 

@@ -28,8 +28,9 @@ def system_of(policy: str, *, stages: int = 1, requests: int = 3, output_tokens:
 def run(system: PolicySystem) -> list[Event]:
     """Run all there is to its end, one batch at a time."""
     seen: list[Event] = []
-    while (batch := system.schedule(0.0)) is not None:
-        seen += [batch, system.complete(1.0)]
+    for _ in range(100):
+        if (batch := system.schedule(0.0)) is not None:
+            seen += [batch, system.complete(1.0)]
     assert not system.has_work
     assert system.policy.pool.used == system.policy.residents == system.in_flight == 0
     return seen
@@ -121,6 +122,7 @@ def test_cancelling_twice_or_after_the_end_does_nothing(policy: str) -> None:
     assert finished_in(run(system)) == {1, 2}
     for number in (0, 1, 2):
         system.cancel(number)
+    assert not system.policy._cancelled, "it would be looked for after every batch"
     system.add(Request(3, 0.0, 4, 5))
     assert finished_in(run(system)) == {3}
 
@@ -129,7 +131,9 @@ def test_cancelling_twice_or_after_the_end_does_nothing(policy: str) -> None:
 def test_a_stopped_sequence_finishes_with_the_token_it_stopped_at(policy: str) -> None:
     system = system_of(policy)
     stopped_at: dict[int, int] = {}
-    while (batch := system.schedule(0.0)) is not None:
+    for _ in range(100):
+        if (batch := system.schedule(0.0)) is None:
+            break
         stop = [1] if 1 in batch.sampled and system.served[1].generated == 0 else []
         tokens = system.complete(2.0, stop)
         if stop:

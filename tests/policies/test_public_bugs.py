@@ -42,7 +42,7 @@ def crowded(policy: str, *shapes: tuple[int, int], blocks: int, **settings: int 
 def test_a_victim_in_mid_prefill_goes_back_to_prefilling_what_is_left() -> None:
     """One simulator turned the rest of the victim's prompt into output."""
     case = crowded("sarathi-serve", (2, 8), (12, 2), blocks=16, max_num_batched_tokens=4)
-    victim_at = []
+    victim_at: list[tuple[int, int, tuple[int, ...]]] = []
     for system, event in watch(case):
         victim = system.served[1]
         if isinstance(event, Iteration) and victim.preemptions and not victim_at:
@@ -171,11 +171,12 @@ def test_a_chunk_is_never_negative_where_decodes_alone_exceed_the_budget(policy:
 def fly_together(system: PolicySystem) -> list[Iteration]:
     """Fill every stage, then let all batches in flight come back at once."""
     seen: list[Iteration] = []
-    while system.has_work:
+    for _ in range(100):
         while (batch := system.schedule(0.0)) is not None:
             seen.append(batch)
         while system.in_flight:
             system.complete(1.0)
+    assert not system.has_work
     return seen
 
 

@@ -65,7 +65,9 @@ def test_a_pipeline_shows_its_bubbles(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
-    assert all(0 < share < 1 for label in metrics for share in metrics[label]["bubble_share"])
+    for measured in metrics.values():
+        assert [bubble["stage"] for bubble in measured["bubbles"]] == [0, 1]
+        assert all(0 < bubble["idle_share"] < 1 for bubble in measured["bubbles"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""The time of an iteration on one pipeline stage, from what a batch says of itself."""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from profiler.aggregates import BatchLike, chunk_pairs, decode_tokens_read
+from profiler.attention_time import DecodeAttention, PrefillAttention
+from profiler.deployment import GPUS_PER_NODE, Deployment
+from profiler.stage import StageOps, StageTables
+from profiler.transfer import load_fitted
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from profiler.fitted import FittedDevice
+
+LEAST_TABLE = 8192
+MOST_DECODES = 1024
+GAP_S = 0.27e-3
+"""What an iteration costs beside its kernels: measured as the gap between the sum of ops and the decode-only
+iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has no such gap."""
+GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
+
+
+class CostModel:
+    """Predicts iterations of one deployment.
+
+    The linear layers run once over all tokens of a batch. Prefill chunks and decodes attend in two launches, one
+    after the other, as FlashAttention-style kernels are best used (one launch over both costs 1.3 to 1.5 times
+    its parts on FlashAttention-2). Nothing overlaps: on one stream kernels follow each other.
+
+    Parameters
+    ----------
+    deployment
+        What runs where.
+    fitted
+        What was learned about the device; its physics use the deployment's datasheet, so that a fit to another
+        device transfers.
+    """
+
+    def __init__(self, deployment: Deployment, fitted: FittedDevice) -> None:
+        self.deployment = deployment
+        self.fitted = fitted
+        model = deployment.spec
+        self._window = model.sliding_window
+        self._gap_s = _gap(deployment, fitted)
+        self._layers = deployment.stage_layers
+        most_tokens = max(LEAST_TABLE, deployment.max_num_batched_tokens)
+        most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
+        self._ops = [StageOps(deployment, fitted, stage) for stage in range(len(self._layers))]
+        self._stages = self._tables(most_tokens, most_outputs)
+        self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
+        self._chunks: dict[tuple[int, int], float] = {}
+        self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
+        self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
+        self._send = self._send_terms()
+
+    def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
+        """Return the seconds that ``stage`` is busy with ``batch``."""
+        tables = self._stages[stage]
+        tokens = batch.prefill_tokens + batch.decodes
+        if tokens < len(tables.linear_s):
+            seconds = tables.linear_s[tokens] + tables.communication_s[tokens]
+        else:
+            linear_s, communication_s, _ = self._beyond(stage, tokens)
+            seconds = linear_s + communication_s
+        attention_s = self._decode_s(batch) if batch.decodes else 0.0
+        if batch.chunks:
+            attention_s += self._prefill_s(batch)
+        seconds += self._layers[stage] * attention_s + self._gap_s
+        if tables.head_s and batch.outputs:
+            seconds += sum(self._head_s(tables, batch.outputs))
+        return seconds
+
+    def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
+        """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
+        tables, layers = self._stages[stage], self._layers[stage]
+        linear_s, communication_s, _ = self._row(stage, batch.prefill_tokens + batch.decodes)
+        head_s, gather_s = (
+            self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
+        )
+        prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
+        decode_s = self._decode_s(batch) if batch.decodes else 0.0
+        parts = (
+            linear_s,
+            layers * prefill_s,
+            layers * decode_s,
+            head_s,
+            communication_s + gather_s,
+            self._gap_s,
+        )
+        return dict(zip(GROUPS, parts, strict=True))
+
+    def hand_off_time(self, tokens: int) -> float:
+        """Return the seconds of sending the hidden states of ``tokens`` tokens to the next stage."""
+        launch_s, byte_s = self._send
+        return launch_s + byte_s * tokens * self.deployment.spec.hidden_bytes
+
+    def interval(self, batch: BatchLike, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
+        """Return seconds between which the iteration takes, for about a share ``coverage`` of batches.
+
+        Each op brings the half width, in log time, that held this share of its held-out rows. A kernel repeats in
+        every layer with the same error, so within one op widths add; different ops and matrices are taken to err
+        independently, so between them squares add. The gap is taken as exact. The band belongs to the software
+        the op tables were measured with: the same op on the same GPU differs by up to 25 % between builds.
+        """
+        parts = self.breakdown(batch, stage)
+        _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
+        bands = {name: op.band(coverage) for name, op in self.fitted.ops.items()}
+        widths = (
+            spread_s * bands["gemm"],
+            parts["prefill attention"] * bands["prefill_attention"],
+            parts["decode attention"] * bands["decode_attention"],
+            parts["head"] * bands["gemm"],
+            parts["communication"] * bands["all_reduce"],
+        )
+        total = sum(parts.values())
+        half = sqrt(sum(width * width for width in widths)) / (total - parts["overhead"])
+        kernels = total - parts["overhead"]
+        return kernels * exp(-half) + parts["overhead"], kernels * exp(half) + parts["overhead"]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run record says of its cost model: the device, whose measurements, how well they fit."""
+        device = self.deployment.hardware.name
+        transferred = self.fitted.device != device
+        errors = {name: dict(op.errors) for name, op in self.fitted.ops.items()}
+        return {
+            "device": device,
+            "from": self.fitted.device,
+            "transferred": transferred,
+            "borrowed": dict(self.fitted.borrowed),
+            "gap_s": self._gap_s,
+            "errors": errors,
+        }
+
+    def _tables(self, most_tokens: int, most_outputs: int) -> list[StageTables]:
+        """Build the tables of each stage; stages that hold the same share one."""
+        made: dict[tuple[int, bool, bool], StageTables] = {}
+        last = len(self._layers) - 1
+        keys = [(layers, stage == 0, stage == last) for stage, layers in enumerate(self._layers)]
+        for key, ops in zip(keys, self._ops, strict=True):
+            if key not in made:
+                made[key] = ops.tables(most_tokens, most_outputs)
+        return [made[key] for key in keys]
+
+    def _row(self, stage: int, tokens: int) -> tuple[float, float, float]:
+        tables = self._stages[stage]
+        if tokens < len(tables.linear_s):
+            return tables.linear_s[tokens], tables.communication_s[tokens], tables.spread_s[tokens]
+        return self._beyond(stage, tokens)
+
+    def _beyond(self, stage: int, tokens: int) -> tuple[float, float, float]:
+        key = (stage, tokens)
+        if key not in self._long:
+            parts = [float(part[0]) for part in self._ops[stage].linear_parts(np.asarray([float(tokens)]))]
+            communication_s = float(self._ops[stage].communication(np.asarray([float(tokens)]))[0])
+            self._long[key] = sum(parts), communication_s, sqrt(sum(part * part for part in parts))
+        return self._long[key]
+
+    def _head_s(self, tables: StageTables, outputs: int) -> tuple[float, float]:
+        if outputs < len(tables.head_s):
+            return tables.head_s[outputs], tables.gather_s[outputs]
+        rows = np.asarray([float(outputs)])
+        return float(self._ops[-1].head(rows)[0]), float(self._ops[-1].gather(rows)[0])
+
+    def _decode_s(self, batch: BatchLike) -> float:
+        window = self._window
+        longest = batch.decode_context_max
+        if window is None:
+            return self._decode.time(batch.decodes, batch.decode_context_sum, longest)
+        return self._decode.time(batch.decodes, decode_tokens_read(batch, window), min(longest, window))
+
+    def _prefill_s(self, batch: BatchLike) -> float:
+        seconds = self._prefill.launch_s
+        for chunk in batch.chunks:
+            key = (chunk.tokens, chunk.past)
+            alone = self._chunks.get(key)
+            if alone is None:
+                pairs = chunk_pairs(chunk.tokens, chunk.past, self._window)
+                alone = self._prefill.time(chunk.tokens, chunk.past, pairs) - self._prefill.launch_s
+                self._chunks[key] = alone
+            seconds += alone
+        return seconds
+
+    def _send_terms(self) -> tuple[float, float]:
+        """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""
+        deployment, send = self.deployment, self.fitted.ops["send"].coefficients
+        device = deployment.hardware
+        if deployment.gpus <= GPUS_PER_NODE:
+            rate = device.bandwidth_between(deployment.gpus)
+        else:
+            rate = device.internode_bandwidth_bytes_per_s
+        return 1e-6 * send["launch"], send["link_bytes"] / rate
+
+
+def _gap(deployment: Deployment, fitted: FittedDevice) -> float:
+    if fitted.gap_s is not None:
+        return fitted.gap_s
+    return 0.0 if deployment.hardware.is_cpu else GAP_S
+
+
+def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | None = None) -> CostModel:
+    """Return the cost model of ``deployment``.
+
+    Parameters
+    ----------
+    profile
+        A profile folder to fit (seconds; cached by its content). None: the coefficients that ship with the
+        package, of the device itself or of its nearest architecture.
+
+    Raises
+    ------
+    InputError
+        If the profile is broken or measures another device.
+    """
+    if profile is None:
+        return CostModel(deployment, load_fitted(deployment.hardware))
+    from profiler.refit import fit_cached
+
+    return CostModel(deployment, fit_cached(profile, deployment.hardware))

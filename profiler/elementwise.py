@@ -1,0 +1,51 @@
+"""What normalisation, activation, rotary embedding and their like cost: they move bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.tile import Floats
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+
+Shape = Mapping[str, npt.NDArray[Any]]
+OP = "elementwise"
+KEYS = ("kind", "size_bytes")
+KINDS = ("norm", "act", "rope", "add", "embedding", "sampler", "other")
+NAMES = ("launch", *KINDS)
+_SIGNS = {"norm": "norm", "act": "act", "rope": "rope", "add": "add", "emb": "embedding", "sampl": "sampler"}
+
+
+def kind_of(name: str) -> str:
+    """Return which of :data:`KINDS` an op of this name is: ``input_layernorm`` is a ``norm``."""
+    return next((kind for sign, kind in _SIGNS.items() if sign in name.lower()), "other")
+
+
+def with_absent(coefficients: Mapping[str, float]) -> dict[str, float]:
+    """Return ``coefficients`` with kinds that nobody measured (0) as slow as the mean of those measured."""
+    measured = [coefficients[kind] for kind in KINDS if coefficients[kind] > 0]
+    mean = float(np.mean(measured)) if measured else 1.0
+    return {name: value if name == "launch" or value > 0 else mean for name, value in coefficients.items()}
+
+
+def terms(shape: Shape, device: Device) -> Floats:
+    """Return [rows, terms] in seconds: a launch, then the bytes at the memory bandwidth, by kind."""
+    seconds = np.asarray(shape["size_bytes"], float) / device.memory_bandwidth_bytes_per_s
+    kinds = np.asarray([kind_of(name) for name in shape["kind"]])
+    columns = [np.full_like(seconds, 1e-6)] + [np.where(kinds == kind, seconds, 0.0) for kind in KINDS]
+    return np.stack(columns, axis=1)
+
+
+def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
+    """Return seconds: launch + bytes / (bandwidth x the share of it that this kind reaches)."""
+    return np.asarray(terms(shape, device) @ [coefficients[name] for name in NAMES], dtype=np.float64)
+
+
+def groups(shape: Shape) -> Floats:
+    """Return one number a size: rows of one size are held out together."""
+    return np.asarray(shape["size_bytes"], dtype=np.float64)

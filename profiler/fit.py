@@ -1,0 +1,210 @@
+"""Fitting a device: from the rows of a profile to coefficients, residuals and honest errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from profiler.fitted import FittedDevice, FittedOp
+from profiler.learning import fit_curves, fit_residual
+from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
+from profiler.op import DECODE_ATTENTION, OPS, PREFILL_ATTENTION, Op, Shape
+from profiler.physics_fit import fit_physics
+from profiler.tile import Floats
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from profiler.device import Device
+    from profiler.profile import Profile
+
+FEWEST_ROWS = 8
+HELD_OUT_SHARE = 0.2
+MOST_FOLDS = 3
+COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
+ELEMENT_BYTES = {"float32": 4.0, "fp32": 4.0}
+SMALLEST_WEIGHT = 2**20
+WIDEST_HEAD = 256
+
+
+def fit(profile: Profile, device: Device, progress: Callable[[str], None] | None = None) -> FittedDevice:
+    """Fit every op that ``profile`` holds enough rows of.
+
+    Parameters
+    ----------
+    profile
+        Linted measurements of ``device``.
+    progress
+        Told the name of each op before it is fitted.
+
+    Raises
+    ------
+    InputError
+        If no op has enough rows.
+    """
+    ops: dict[str, FittedOp] = {}
+    for op in OPS.values():
+        shape, time_s = rows_of(profile.table, op)
+        if len(time_s) >= FEWEST_ROWS and trusted(profile, op.name):
+            if progress is not None:
+                progress(op.name)
+            ops[op.name] = fit_op(op, shape, time_s, device)
+    if not ops:
+        wish = f"at least {FEWEST_ROWS} rows of one of {', '.join(OPS)}"
+        raise InputError("too few rows to fit", where="profile", expected=wish)
+    return FittedDevice(device=device.name, origin=_origin(profile), ops=ops, gap_s=_gap(profile.table))
+
+
+def trusted(profile: Profile, op: str) -> bool:
+    """Return whether at most half of the op's rows beat the roofline: what survives of more is no sample."""
+    reasons = (NO_TIME, MEMORY, COMPUTE, LINK)
+    refused = sum(int(profile.meta["refused"].get(f"{op}: {reason}", 0)) for reason in reasons)
+    rows = np.asarray(profile.table["op"].to_numpy(zero_copy_only=False) == op)
+    return bool(refused <= rows.sum())
+
+
+def _gap(table: pa.Table) -> float | None:
+    """Return the median of the rows that measure what an iteration costs beside its kernels, if there are any."""
+    rows = np.asarray(table["op"].to_numpy(zero_copy_only=False) == "overhead")
+    return float(np.median(table["time_s"].to_numpy()[rows])) if rows.any() else None
+
+
+def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
+    """Fit one op and measure its errors on rows held out of fits made for that purpose."""
+    fitted = _fit_rows(op, shape, time_s, device)
+    misses = {"unseen shapes": _unseen(op, shape, time_s, device)}
+    if op.axis is not None:
+        misses["profiled shapes"] = _between(op, shape, time_s, device)
+    misses = {name: pair for name, pair in misses.items() if len(pair[0])}
+    errors = {name: _errors(measured, predicted) for name, (measured, predicted) in misses.items()}
+    bands = {name: _bands(measured, predicted) for name, (measured, predicted) in misses.items()}
+    return replace(fitted, rows=len(time_s), errors=errors, bands=bands)
+
+
+def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:
+    """Return the shape columns and times of one op, equal shapes once, with their median (or best) time.
+
+    Of an all-reduce that was measured with several kernels the fastest counts: engines choose by size. Sixteen-bit
+    rows are preferred where a profile holds several types. Chunks of one token run a decode kernel and are left
+    out, and so are heads wider than FlashAttention takes.
+    """
+    rows = table.filter(np.asarray(table["op"].to_numpy(zero_copy_only=False) == op.name))
+    dtype = rows["dtype"].to_numpy(zero_copy_only=False)
+    width = np.asarray([ELEMENT_BYTES.get(str(name), 2.0) for name in dtype])
+    keep = width == width.min() if len(width) else np.zeros(0, dtype=np.bool_)
+    if op is PREFILL_ATTENTION and len(width):
+        keep &= rows["query_tokens"].to_numpy() > 1
+    if op in (PREFILL_ATTENTION, DECODE_ATTENTION) and len(width):
+        keep &= rows["head_dim"].to_numpy() <= WIDEST_HEAD
+    time_s = rows["time_s"].to_numpy().astype(np.float64)[keep]
+    columns: dict[str, Any] = {}
+    for key in op.keys:
+        values = width if key == "element_bytes" else rows[key].to_numpy(zero_copy_only=False)
+        columns[key] = values[keep] if key == "kind" else values[keep].astype(np.float64)
+    return _once(columns, time_s, np.min if op.name == "all_reduce" else np.median)
+
+
+def _once(
+    columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], Any]
+) -> tuple[dict[str, Any], Floats]:
+    if not len(time_s):
+        return columns, time_s
+    codes = [np.unique(values, return_inverse=True)[1] for values in columns.values()]
+    _, first, inverse = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    ends = np.flatnonzero(np.diff(inverse.ravel()[order])) + 1
+    times = np.asarray([reduce(part) for part in np.split(time_s[order], ends)], dtype=np.float64)
+    return {key: values[first] for key, values in columns.items()}, times
+
+
+def _fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
+    coefficients = fit_physics(op, shape, time_s, device)
+    log_ratio = np.log(time_s / op.physics(coefficients, shape, device))
+    residual = None
+    if op.features is not None:
+        residual = fit_residual(op.features(shape, device), log_ratio, op.groups(shape))
+    fitted = FittedOp(name=op.name, coefficients=coefficients, residual=residual)
+    if op.axis is None:
+        return fitted
+    left = log_ratio - fitted.correction(shape, device)
+    layers = _layers(op, shape)
+    curves = fit_curves(op.groups(shape)[layers], op.axis(shape)[layers], left[layers])
+    return replace(fitted, curves=curves)
+
+
+def _layers(op: Op, shape: Shape) -> Any:
+    """Return the rows whose shape may be a layer of a model: tiny matrices are kept out of the curves."""
+    if op.name != "gemm":
+        return slice(None)
+    return shape["n"] * shape["k"] >= SMALLEST_WEIGHT
+
+
+def _unseen(op: Op, shape: Shape, time_s: Floats, device: Device) -> tuple[Floats, Floats]:
+    """Return measured and predicted times of whole groups that a fit did not see."""
+    groups = op.groups(shape)
+    names = np.random.default_rng(0).permutation(np.unique(groups))
+    if len(names) < 2:
+        return np.zeros(0), np.zeros(0)
+    folds = [fold for fold in np.array_split(names, min(len(names), round(1 / HELD_OUT_SHARE))) if len(fold)]
+    measured, predicted = [], []
+    for fold in folds[: MOST_FOLDS if len(names) < 40 else 1]:
+        out = np.isin(groups, fold)
+        seen, unseen = _take(shape, ~out), _take(shape, out)
+        fitted = _fit_rows(op, seen, time_s[~out], device)
+        measured.append(time_s[out])
+        predicted.append(fitted.predict(unseen, device))
+    return np.concatenate(measured), np.concatenate(predicted)
+
+
+def _between(op: Op, shape: Shape, time_s: Floats, device: Device) -> tuple[Floats, Floats]:
+    """Return measured and predicted times of every other point of each profiled shape, from a fit to the rest."""
+    layers = np.zeros(len(time_s), dtype=np.bool_)
+    layers[_layers(op, shape)] = True
+    if op.axis is None or not layers.any():
+        return np.zeros(0), np.zeros(0)
+    groups, axis = op.groups(shape), op.axis(shape)
+    rank = np.zeros(len(time_s), dtype=np.int64)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
+    out = (rank % 2 == 1) & layers
+    fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device)
+    out &= np.isin(groups, list(fitted.curves.points if fitted.curves is not None else ()))
+    return time_s[out], fitted.predict(_take(shape, out), device)
+
+
+def _take(shape: Shape, rows: Any) -> dict[str, Any]:
+    return {key: values[rows] for key, values in shape.items()}
+
+
+def _errors(measured: Floats, predicted: Floats) -> dict[str, float]:
+    share = np.abs(predicted / measured - 1)
+    values = {
+        "median": float(np.median(share)),
+        "p90": float(np.quantile(share, 0.9)),
+        "time_weighted": float(np.abs(predicted - measured).sum() / measured.sum()),
+    }
+    return {"rows": len(measured), **{key: float(f"{value:.4g}") for key, value in values.items()}}
+
+
+def _bands(measured: Floats, predicted: Floats) -> dict[str, float]:
+    miss = np.abs(np.log(measured / predicted))
+    return {str(share): float(f"{np.quantile(miss, share):.4g}") for share in COVERAGES}
+
+
+def _origin(profile: Profile) -> Mapping[str, Any]:
+    import scipy
+    import sklearn
+
+    return {
+        "measurements": dict(getattr(profile, "meta", {})),
+        "fitted_with": {
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }

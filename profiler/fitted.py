@@ -1,0 +1,182 @@
+"""A fitted device: coefficients, residuals, and how well they fit. JSON that people can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from profiler.op import OPS, Shape
+from profiler.residual import LARGEST_CORRECTION, Curves, Residual, residual_from_json
+from profiler.tile import Floats
+from traces.errors import InputError
+from traces.files import read_json, whole_file
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedOp:
+    """One op of a fitted device.
+
+    Attributes
+    ----------
+    name
+        A key of :data:`profiler.op.OPS`.
+    coefficients
+        What the op's physics takes.
+    residual, curves
+        Corrections to the physics, for any shape and for the shapes that were profiled.
+    rows
+        Measurements it was fitted to.
+    errors
+        ``{"unseen shapes": {"rows", "median", "p90", "time_weighted"}, "profiled shapes": {...}}``, shares of
+        the measured time, on rows held out of the fit.
+    bands
+        ``{"unseen shapes": {"0.9": half width of a band in log time that holds 90 %}, ...}``, from the same rows.
+    """
+
+    name: str
+    coefficients: Mapping[str, float]
+    residual: Residual | None = None
+    curves: Curves | None = None
+    rows: int = 0
+    errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bands: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def predict(self, shape: Shape, device: Device) -> Floats:
+        """Return seconds for each row of ``shape``."""
+        op = OPS[self.name]
+        seconds = op.physics(self.coefficients, shape, device)
+        return np.asarray(seconds * np.exp(self.correction(shape, device)), dtype=np.float64)
+
+    def correction(self, shape: Shape, device: Device) -> Floats:
+        """Return log(expected / physics): the clipped residual, and for a profiled shape its curve."""
+        op = OPS[self.name]
+        correction = np.zeros(len(shape[op.keys[-1]]))
+        if self.residual is not None and op.features is not None:
+            raw = self.residual.evaluate(op.features(shape, device))
+            correction = np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+        if self.curves is not None and op.axis is not None:
+            correction = correction + self.curves.evaluate(op.groups(shape), op.axis(shape))
+        return correction
+
+    def band(self, coverage: float, *, profiled: bool = False) -> float:
+        """Return the half width, in log time, of a band that holds ``coverage`` of the held-out rows."""
+        bands = self.bands.get("profiled shapes" if profiled else "unseen shapes") or self.bands.get(
+            "unseen shapes"
+        )
+        if not bands:
+            return LARGEST_CORRECTION
+        known = sorted((float(share), width) for share, width in bands.items())
+        return float(np.interp(coverage, [share for share, _ in known], [width for _, width in known]))
+
+    def physics_only(self) -> FittedOp:
+        """Return the same op without its corrections, for another device."""
+        return replace(self, residual=None, curves=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        return {
+            "rows": self.rows,
+            "errors": self.errors,
+            "bands": self.bands,
+            "coefficients": {name: float(f"{value:.6g}") for name, value in self.coefficients.items()},
+            "curves": None if self.curves is None else self.curves.to_json(),
+            "residual": None if self.residual is None else self.residual.to_json(),
+        }
+
+    @staticmethod
+    def from_json(name: str, document: Mapping[str, Any]) -> FittedOp:
+        """Return the op that :meth:`to_json` described."""
+        residual, curves = document["residual"], document["curves"]
+        return FittedOp(
+            name=name,
+            coefficients=document["coefficients"],
+            residual=None if residual is None else residual_from_json(residual),
+            curves=None if curves is None else Curves.from_json(curves),
+            rows=document["rows"],
+            errors=document["errors"],
+            bands=document["bands"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedDevice:
+    """What was learned about one device.
+
+    Attributes
+    ----------
+    device
+        Preset name of the device whose measurements these are.
+    origin
+        Where the measurements come from, with what they were fitted, rows read and refused.
+    ops
+        By name; ops that nobody measured are absent.
+    borrowed
+        Ops that come from another device's measurements, with that device's preset name.
+    gap_s
+        What an iteration costs beside its kernels, where the profile measured it.
+    """
+
+    device: str
+    origin: Mapping[str, Any]
+    ops: Mapping[str, FittedOp]
+    borrowed: Mapping[str, str] = field(default_factory=dict)
+    gap_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        ops = {name: op.to_json() for name, op in self.ops.items()}
+        header = {"schema_version": SCHEMA_VERSION, "device": self.device, "origin": self.origin}
+        return {**header, "borrowed": dict(self.borrowed), "gap_s": self.gap_s, "ops": ops}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any], *, where: str | PathLike[str]) -> FittedDevice:
+        """Return the device that :meth:`to_json` described.
+
+        Raises
+        ------
+        InputError
+            If ``document`` is of another version or lacks what it should hold.
+        """
+        if document.get("schema_version") != SCHEMA_VERSION:
+            version = document.get("schema_version")
+            raise InputError(f"schema_version is {version!r}", where=where, expected=str(SCHEMA_VERSION))
+        try:
+            ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
+            borrowed = document["borrowed"]
+            return FittedDevice(
+                device=document["device"], origin=document["origin"], ops=ops, borrowed=borrowed
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"not a fitted device: {error}", where=where, expected="a file that `profiler fit` wrote"
+            ) from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to ``path``; the same measurements give the same bytes."""
+        with whole_file(path) as temporary:
+            temporary.write_text(compact_json(self.to_json()) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> FittedDevice:
+        """Read what :meth:`save` wrote."""
+        return FittedDevice.from_json(read_json(path), where=path)
+
+
+def compact_json(value: Any, indent: int = 0) -> str:
+    """Return JSON with objects on lines of their own and each list on one line."""
+    import json
+
+    if not isinstance(value, Mapping) or not value:
+        return json.dumps(value, allow_nan=False, separators=(", ", ": ") if indent < 6 else (",", ":"))
+    pad = " " * (indent + 1)
+    items = [f"{pad}{json.dumps(str(key))}: {compact_json(item, indent + 1)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(items) + "\n" + " " * indent + "}"

@@ -1,0 +1,85 @@
+"""The shape of a layer that a table only names: a matrix product or the bytes of an elementwise op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy.typing as npt
+
+from profiler.model import Linear, Model
+from profiler.profile import ELEMENT_BYTES, ops_table
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerShape:
+    """What one layer does for a token: a product with [k, n] weights, or ``elements`` written and ``size`` moved.
+
+    ``elements`` and ``size`` (read and written) are in elements; ``n`` and ``k`` are 0 for an elementwise op.
+    """
+
+    n: int = 0
+    k: int = 0
+    elements: int = 0
+    size: int = 0
+
+    @staticmethod
+    def of(model: Model, kind: str, tp: int) -> LayerShape:
+        """Return the shape of the layer ``kind`` of ``model`` on each of ``tp`` GPUs.
+
+        Besides the kinds of :meth:`Model.linears` and :meth:`Model.elementwise`: parts of the fused products
+        (``q_proj``, ``gate_proj``), ``lm_head``, ``embedding``, ``sampler`` and ``final_layernorm``.
+        """
+        linear = _linears(model, tp).get(kind)
+        if linear is not None:
+            return LayerShape(n=linear.n, k=linear.k)
+        ops = {op.kind: op for op in model.elementwise(tp)}
+        rows = -(-model.vocab // tp)
+        moved = {"embedding": (model.hidden, 2 * model.hidden), "sampler": (model.vocab, 2 * rows)}
+        if kind in moved:
+            return LayerShape(elements=moved[kind][0], size=moved[kind][1])
+        op = ops["input_layernorm" if kind == "final_layernorm" else kind]
+        return LayerShape(elements=op.elements, size=op.size_bytes // model.dtype_bytes)
+
+
+def _linears(model: Model, tp: int) -> dict[str, Linear]:
+    heads, kv_heads = model.heads_on(tp)
+    parts = [
+        Linear("q_proj", heads * model.head_dim, model.hidden),
+        Linear("k_proj", kv_heads * model.head_dim, model.hidden),
+        Linear("v_proj", kv_heads * model.head_dim, model.hidden),
+        Linear("gate_proj", model.intermediate // tp, model.hidden),
+        Linear("up_proj", model.intermediate // tp, model.hidden),
+    ]
+    return {linear.kind: linear for linear in (*parts, *model.linears(tp), model.head_linear(tp))}
+
+
+def layer_table(
+    shape: LayerShape,
+    kind: str,
+    dtype: str,
+    tokens: npt.NDArray[Any],
+    time_s: npt.NDArray[Any],
+    spread_s: npt.NDArray[Any] | float = float("nan"),
+) -> pa.Table:
+    """Return rows of one layer over [rows] ``tokens``."""
+    if shape.k:
+        return ops_table(
+            len(tokens), op="gemm", kind=kind, dtype=dtype, m=tokens, n=shape.n, k=shape.k, time_s=time_s, spread_s=spread_s
+        )
+    return ops_table(
+        len(tokens),
+        op="elementwise",
+        kind=kind,
+        dtype=dtype,
+        m=tokens,
+        n=shape.elements,
+        size_bytes=tokens * (shape.size * ELEMENT_BYTES[dtype]),
+        time_s=time_s,
+        spread_s=spread_s,
+    )

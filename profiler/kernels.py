@@ -1,0 +1,95 @@
+"""What measuring needs of whoever runs the kernels; the engine offers it, and this package knows no more of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from profiler.profile import ELEMENT_BYTES
+
+ENTRY_POINTS = "charioteer.kernels"
+"""The group of entry points under which an engine announces its :class:`Kernels`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpShape:
+    """One op to measure; the columns of a profile by the same names (see :class:`profiler.profile.Profile`)."""
+
+    op: str
+    kind: str
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    sequences: int = 0
+    query_tokens: int = 0
+    past_tokens: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    size_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products; 0 for an op that only moves bytes."""
+        pairs = 2 * self.query_tokens * self.past_tokens + self.query_tokens * (self.query_tokens + 1)
+        return 2 * self.m * self.n * self.k + 2 * self.sequences * self.heads * self.head_dim * pairs
+
+    def cold_bytes(self, dtype: str) -> int:
+        """Return the bytes of weights or of cached KV, which serving never finds in a cache."""
+        cached = 2 * self.sequences * self.past_tokens * self.kv_heads * self.head_dim
+        return (self.n * self.k + cached) * ELEMENT_BYTES[dtype]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the kernels run on.
+
+    Attributes
+    ----------
+    device_name, driver, clocks, versions
+        As in :class:`profiler.profile.Meta`.
+    is_cpu, threads
+        Whether it is a CPU; threads that compute.
+    cache_bytes, memory_bytes
+        The last cache before memory; memory that programs can get.
+    """
+
+    device_name: str
+    driver: str = ""
+    clocks: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    is_cpu: bool
+    threads: int
+    cache_bytes: int
+    memory_bytes: int
+
+
+class Kernels(Protocol):
+    """The kernels of an engine, one at a time, on one device.
+
+    Made as ``Kernels(accelerator=..., dtype=..., threads=...)``: ``cpu`` or ``cuda``, an element type of a profile,
+    and how many threads compute on a CPU.
+
+    Raises
+    ------
+    InputError
+        If this machine has no such device.
+    """
+
+    def __init__(self, *, accelerator: str, dtype: str, threads: int) -> None: ...
+
+    def machine(self) -> Machine:
+        """Return what the kernels run on, with clock rates of this moment."""
+        ...
+
+    def prepare(self, shape: OpShape) -> Callable[[], None]:
+        """Return a call that runs one op once, each time on weights and KV that no cache holds.
+
+        Besides the ops of a profile there are two to find the ceilings: ``copy`` and ``read`` of ``size_bytes``.
+        """
+        ...
+
+    def seconds(self, run: Callable[[], None], repeats: int) -> Sequence[float]:
+        """Return the seconds that each of ``repeats`` calls took on the device."""
+        ...

@@ -1,0 +1,148 @@
+"""Fitting residuals. scikit-learn is imported here alone, and only while fitting."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.residual import Curves, Forest, GaussianProcess, Residual
+from profiler.tile import Floats
+
+FEWEST_ROWS_FOR_TREES = 1000
+FEWEST_GROUPS_FOR_TREES = 16
+MOST_ROWS_FOR_TREES = 12_000
+MOST_POINTS_OF_PROCESS = 600
+LARGEST_TARGET = 0.6
+FEWEST_POINTS_OF_CURVE = 4
+CURVE_TOLERANCE = 0.004
+
+
+def fit_residual(features: Floats, log_ratio: Floats, groups: Floats) -> Residual | None:
+    """Return boosted trees for a full table, a Gaussian process for a small one, None for next to nothing.
+
+    Parameters
+    ----------
+    features
+        [rows, features].
+    log_ratio
+        [rows], log(measured / physics); what is beyond +-0.6 counts as +-0.6.
+    groups
+        [rows]: a table of few shapes teaches trees those shapes only, so it gets a process.
+    """
+    target = np.clip(log_ratio, -LARGEST_TARGET, LARGEST_TARGET)
+    few_groups = len(np.unique(groups)) < FEWEST_GROUPS_FOR_TREES
+    if len(target) < 10:
+        return None
+    if len(target) < FEWEST_ROWS_FOR_TREES or few_groups:
+        return _fit_process(*_sample(features, target, MOST_POINTS_OF_PROCESS))
+    return _fit_forest(*_sample(features, target, MOST_ROWS_FOR_TREES))
+
+
+def _sample(features: Floats, target: Floats, most: int) -> tuple[Floats, Floats]:
+    if len(target) <= most:
+        return features, target
+    rows = np.sort(np.random.default_rng(0).choice(len(target), most, replace=False))
+    return features[rows], target[rows]
+
+
+def _fit_forest(features: Floats, target: Floats) -> Forest:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    model = GradientBoostingRegressor(
+        loss="huber",
+        n_estimators=120,
+        learning_rate=0.15,
+        max_depth=None,
+        max_leaf_nodes=16,
+        min_samples_leaf=6,
+        subsample=0.5,
+        max_features=0.6,
+        random_state=0,
+    )
+    model.fit(features, target)
+    base = float(np.ravel(model.init_.constant_)[0])
+    return _forest([estimator.tree_ for estimator in model.estimators_[:, 0]], model.learning_rate, base)
+
+
+def _forest(trees: list[Any], learning_rate: float, base: float) -> Forest:
+    feature: list[int] = []
+    threshold: list[float] = []
+    right: list[int] = []
+    roots: list[int] = []
+    for tree in trees:
+        roots.append(len(feature))
+        stack: list[tuple[int, int]] = [(0, -1)]
+        while stack:
+            node, parent = stack.pop()
+            here = len(feature)
+            if parent >= 0:
+                right[parent] = here
+            leaf = tree.children_left[node] < 0
+            feature.append(-1 if leaf else int(tree.feature[node]))
+            value = learning_rate * tree.value[node, 0, 0] if leaf else tree.threshold[node]
+            threshold.append(float(f"{value:.5g}"))
+            right.append(0)
+            if not leaf:
+                stack.append((int(tree.children_right[node]), here))
+                stack.append((int(tree.children_left[node]), -1))
+    as_integers = [np.asarray(values, dtype=np.int64) for values in (feature, right, roots)]
+    return Forest(
+        feature=as_integers[0],
+        threshold=np.asarray(threshold),
+        right=as_integers[1],
+        roots=as_integers[2],
+        base=round(base, 6),
+    )
+
+
+def _fit_process(features: Floats, target: Floats) -> GaussianProcess:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    spread = np.maximum(features.std(axis=0), 1e-3)
+    shape = Matern(np.ones(features.shape[1]), (0.1, 1e3), nu=1.5)
+    kernel = ConstantKernel(0.04, (1e-4, 1.0)) * shape + WhiteKernel(0.003, (1e-5, 0.1))
+    subset = np.random.default_rng(1).permutation(len(target))[:250]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        tuned = GaussianProcessRegressor(kernel, alpha=1e-9, random_state=0)
+        tuned.fit(features[subset] / spread, target[subset])
+        model = GaussianProcessRegressor(tuned.kernel_, alpha=1e-9, optimizer=None)
+        model.fit(features / spread, target)
+    variance = float(model.kernel_.k1.k1.constant_value)
+    scales = np.asarray(model.kernel_.k1.k2.length_scale) * spread
+    return GaussianProcess(points=features, weights=np.ravel(model.alpha_) * variance, length_scales=scales)
+
+
+def fit_curves(groups: Floats, axis: Floats, log_ratio: Floats) -> Curves:
+    """Return one curve for each group of at least four different points on the axis."""
+    points: dict[float, Floats] = {}
+    for group in np.unique(groups):
+        rows = groups == group
+        where, index = np.unique(axis[rows], return_inverse=True)
+        if len(where) >= FEWEST_POINTS_OF_CURVE:
+            ratio = np.bincount(index, log_ratio[rows]) / np.bincount(index)
+            kept = _corners(where, ratio) if len(where) > 100 else np.ones(len(where), dtype=np.bool_)
+            points[float(group)] = np.stack([where[kept], ratio[kept]])
+    return Curves(points)
+
+
+def _corners(x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
+    """Return the fewest points whose polyline stays within the tolerance (Ramer-Douglas-Peucker)."""
+    kept = np.zeros(len(x), dtype=np.bool_)
+    kept[[0, -1]] = True
+    stack = [(0, len(x) - 1)]
+    while stack:
+        first, last = stack.pop()
+        inside = np.arange(first + 1, last)
+        if len(inside):
+            ends = np.interp(x[inside], x[[first, last]], y[[first, last]])
+            worst = int(np.argmax(np.abs(y[inside] - ends)))
+            if abs(y[inside[worst]] - ends[worst]) > CURVE_TOLERANCE:
+                kept[inside[worst]] = True
+                stack += [(first, int(inside[worst])), (int(inside[worst]), last)]
+    return kept

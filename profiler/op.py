@@ -1,0 +1,120 @@
+"""The ops a cost model knows: for each, its physics and what a residual may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler import communication, decode_attention, elementwise, gemm, prefill_attention
+from profiler.tile import Floats
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+
+Shape = Mapping[str, npt.NDArray[Any]]
+Physics = Callable[[Mapping[str, float], Shape, "Device"], Floats]
+OnDevice = Callable[[Shape, "Device"], Floats]
+OfShape = Callable[[Shape], Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """How one kind of op is modelled.
+
+    Attributes
+    ----------
+    name
+        As in the ``op`` column of a profile.
+    keys
+        The columns of a profile that make up a shape (``element_bytes`` follows from ``dtype``).
+    coefficients
+        Names of the numbers that ``physics`` takes, in order.
+    physics
+        (coefficients, shape, device) -> seconds.
+    terms
+        (shape, device) -> [rows, coefficients] seconds, where the time is linear in the coefficients.
+    features
+        (shape, device) -> [rows, features] for the residual; None if the op needs none.
+    groups
+        shape -> one number for each shape that is profiled as one (a layer of a model, a head layout).
+    axis
+        shape -> where a row lies on its group's curve; None if its groups are no curves.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    coefficients: tuple[str, ...]
+    physics: Physics
+    terms: OnDevice | None = None
+    features: OnDevice | None = None
+    groups: OfShape
+    axis: OfShape | None = None
+
+
+def _tokens(shape: Shape) -> Floats:
+    return np.asarray(shape["m"], dtype=np.float64)
+
+
+def _one_group(shape: Shape) -> Floats:
+    return np.zeros(len(shape["size_bytes"]))
+
+
+GEMM = Op(
+    name=gemm.OP,
+    keys=gemm.KEYS,
+    coefficients=gemm.NAMES,
+    physics=gemm.physics,
+    features=gemm.features,
+    groups=gemm.groups,
+    axis=_tokens,
+)
+PREFILL_ATTENTION = Op(
+    name=prefill_attention.OP,
+    keys=prefill_attention.KEYS,
+    coefficients=prefill_attention.NAMES,
+    physics=prefill_attention.physics,
+    terms=prefill_attention.terms,
+    features=prefill_attention.features,
+    groups=prefill_attention.groups,
+)
+DECODE_ATTENTION = Op(
+    name=decode_attention.OP,
+    keys=decode_attention.KEYS,
+    coefficients=decode_attention.NAMES,
+    physics=decode_attention.physics,
+    terms=decode_attention.terms,
+    features=decode_attention.features,
+    groups=decode_attention.groups,
+)
+ELEMENTWISE = Op(
+    name=elementwise.OP,
+    keys=elementwise.KEYS,
+    coefficients=elementwise.NAMES,
+    physics=elementwise.physics,
+    terms=elementwise.terms,
+    groups=elementwise.groups,
+)
+ALL_REDUCE = Op(
+    name=communication.OP,
+    keys=communication.KEYS,
+    coefficients=communication.NAMES,
+    physics=communication.physics,
+    terms=communication.terms,
+    groups=communication.groups,
+    axis=communication.axis,
+)
+SEND = Op(
+    name=communication.SEND,
+    keys=("size_bytes",),
+    coefficients=communication.SEND_NAMES,
+    physics=communication.send_physics,
+    terms=communication.send_terms,
+    groups=_one_group,
+)
+OPS: Mapping[str, Op] = {
+    op.name: op for op in (GEMM, PREFILL_ATTENTION, DECODE_ATTENTION, ELEMENTWISE, ALL_REDUCE, SEND)
+}

@@ -1,0 +1,72 @@
+"""Fitting the physics of each op to measured times. scipy is imported only while fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from profiler import elementwise, gemm
+from profiler.op import ELEMENTWISE, GEMM, Op, Shape
+from profiler.tile import Floats
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+
+MOST_ROWS = 3000
+STARTS = 6
+SOFT_FROM = 0.1
+
+
+def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    """Return the op's coefficients: soft-L1 on the log error for GEMMs, else NNLS on the relative error."""
+    if len(time_s) > MOST_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(len(time_s), MOST_ROWS, replace=False))
+        shape, time_s = {key: values[rows] for key, values in shape.items()}, time_s[rows]
+    if op is GEMM:
+        return _fit_gemm(shape, time_s, device)
+    return _fit_terms(op, shape, time_s, device)
+
+
+def _fit_terms(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    from scipy.optimize import nnls
+
+    if op.terms is None:
+        raise ValueError(f"{op.name} has no terms")
+    relative = op.terms(shape, device) / time_s[:, None]
+    weights, _ = nnls(relative, np.ones(len(time_s)))
+    coefficients = dict(zip(op.coefficients, map(float, weights), strict=True))
+    return elementwise.with_absent(coefficients) if op is ELEMENTWISE else coefficients
+
+
+def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    from scipy.optimize import least_squares
+
+    def miss(values: Floats) -> Floats:
+        return np.log(gemm.physics(_named(values), shape, device) / time_s)
+
+    lowest, highest, start = (np.asarray(v) for v in (gemm.LOWEST, gemm.HIGHEST, gemm.START))
+    draws = np.random.default_rng(0)
+    fits = []
+    for attempt in range(STARTS):
+        factor = np.exp(draws.normal(0, 0.2, len(start))) if attempt else np.ones(len(start))
+        inside = np.clip(
+            start * factor, lowest + 1e-3 * (highest - lowest), highest - 1e-3 * (highest - lowest)
+        )
+        fits.append(
+            least_squares(
+                miss,
+                inside,
+                bounds=(lowest, highest),
+                loss="soft_l1",
+                f_scale=SOFT_FROM,
+                x_scale=start,
+                diff_step=1e-2,
+            )
+        )
+    return _named(min(fits, key=lambda fit: float(fit.cost)).x)
+
+
+def _named(values: Floats) -> Mapping[str, float] | dict[str, float]:
+    return dict(zip(gemm.NAMES, map(float, values), strict=True))

@@ -1,0 +1,118 @@
+"""The tables of ``profiler show``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+GIB = 2**30
+
+
+def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
+    """Print what :func:`profiler.show.describe` returned."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"[bold]{report['title']}[/bold]")
+    console.print(_provenance(report["cost_model"]))
+    for line in _sources(report["origin"]):
+        console.print(line, style="dim")
+    console.print(_errors(report["cost_model"]["errors"]))
+    console.print(_memory(report["memory"]))
+    console.print(_iterations(report["iterations"], intervals))
+    if report["published"]:
+        _print_published(console, report["published"])
+
+
+def _provenance(known: Mapping[str, Any]) -> str:
+    if known["transferred"]:
+        line = f"[yellow]transferred from {known['from']}[/yellow]: nobody's measurements of {known['device']} are here"
+    else:
+        line = f"measured on {known['device']}"
+    others = ", ".join(f"{op} from {source}" for op, source in known["borrowed"].items())
+    return line + (f"; borrowed: {others}" if others else "") + f"; {known['gap_s'] * 1e3:.2f} ms a stage beside kernels"
+
+
+def _sources(origin: Mapping[str, Any]) -> list[str]:
+    measurements = origin.get("measurements", [])
+    listed = measurements if isinstance(measurements, list) else [measurements]
+    return [str(entry.get("source", entry)) for entry in listed]
+
+
+def _errors(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    table = _table("Errors on held-out rows of the source, %", "op", "rows", "median", "P90", "by time")
+    for op, kinds in errors.items():
+        for kind, values in kinds.items():
+            shares = [f"{100 * values[key]:.2f}" for key in ("median", "p90", "time_weighted")]
+            table.add_row(f"{op}, {kind}", f"{int(values['rows']):,}", *shares)
+    return table
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    weights = ", ".join(f"{size / GIB:.2f}" for size in dict.fromkeys(memory["weight_bytes"]))
+    activations = max(memory["activation_bytes"]) / GIB
+    return (
+        f"memory a GPU: {memory['memory_bytes'] / GIB:.2f} GiB; weights {weights}, activations {activations:.2f}, "
+        f"reserve {memory['reserve_bytes'] / GIB:.2f} GiB; {memory['kv_blocks']:,} KV blocks "
+        f"= {memory['kv_tokens']:,} tokens; longest request {memory['context_limit']:,}"
+    )
+
+
+def _iterations(rows: list[dict[str, Any]], intervals: bool) -> Table:
+    groups = list(rows[0]["parts_s"])
+    names = ["batch", "ms", *(["90 % band"] if intervals else []), *groups]
+    table = _table("Iterations (decodes at 1,024 tokens of context), ms", *names)
+    for row in rows:
+        band = [f"{row['low_s'] * 1e3:.2f} - {row['high_s'] * 1e3:.2f}"] if intervals else []
+        parts = [f"{row['parts_s'][group] * 1e3:.2f}" for group in groups]
+        table.add_row(row["batch"], f"{row['time_s'] * 1e3:.2f}", *band, *parts)
+    return table
+
+
+def _print_published(console: Console, rows: list[dict[str, Any]]) -> None:
+    for source in dict.fromkeys(row["source"] for row in rows):
+        table = _table(f"{source}: predicted / published, ms", "batch", "linear", "attention", "total", "off by")
+        for row in rows:
+            if row["source"] == source:
+                table.add_row(row["batch"], *_beside(row["predicted"], row["published"]))
+        console.print(table)
+    for line in _effects(rows):
+        console.print(line)
+
+
+def _beside(predicted: Mapping[str, float], published: Mapping[str, float | None]) -> list[str]:
+    cells = []
+    for key in ("linear_s", "attention_s", "total_s"):
+        known = published[key]
+        cells.append(f"{predicted[key] * 1e3:.2f} / " + ("-" if known is None else f"{known * 1e3:.2f}"))
+    total = published["total_s"]
+    return [*cells, "-" if total is None else f"{100 * (predicted['total_s'] / total - 1):+.1f} %"]
+
+
+def _effects(rows: list[dict[str, Any]]) -> list[str]:
+    """Say what the tables show: what a decode costs alone and beside a prefill, and what one token more costs."""
+    totals = {row["batch"]: (row["predicted"]["total_s"], row["published"]["total_s"]) for row in rows}
+    lines = []
+    if {"prefill 1024", "decode 4", "prefill 1021 + decode 3"} <= totals.keys():
+        pairs = zip(totals["prefill 1024"], totals["decode 4"], totals["prefill 1021 + decode 3"], strict=True)
+        costs = [(alone * 1e3 / 4, (mixed - whole) * 1e3 / 3) for whole, alone, mixed in pairs]
+        shown = [f"{alone:.2f} ms a decode token alone, {beside:.2f} beside a prefill" for alone, beside in costs]
+        lines.append(f"predicted: {shown[0]}; published: {shown[1]}")
+    if {"prefill 256", "prefill 257"} <= totals.keys():
+        steps = [100 * (one_more / at - 1) for at, one_more in zip(totals["prefill 256"], totals["prefill 257"], strict=True)]
+        lines.append(f"256 -> 257 tokens: predicted {steps[0]:+.0f} %, published {steps[1]:+.0f} %")
+    return lines
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

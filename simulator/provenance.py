@@ -1,0 +1,112 @@
+"""What was run, on what, and where its times come from, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.scoreboard import three_digits
+from traces.run_record import RunMeta, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the times of a run come from; ``caution`` where they rest on another device's measurements."""
+
+    text: str
+    caution: bool
+
+
+def provenance(meta: RunMeta) -> Provenance:
+    """Say where the times of a run come from."""
+    model = meta.cost_model
+    if model is None:
+        return Provenance(text="Measured: the requests ran on a real engine.", caution=False)
+    device, source = str(model.get("device", "?")), str(model.get("from", "?"))
+    if model.get("transferred"):
+        text = (
+            f"Simulated by transfer: nothing was measured on {device}. Its iteration times come from "
+            f"measurements of {source}, scaled by the data sheets of the two devices."
+        )
+        return Provenance(text=text, caution=True)
+    text = f"Simulated: iteration times come from a cost model fitted to measurements of {source}."
+    return Provenance(text=text + _borrowed(model), caution=False)
+
+
+def _borrowed(model: Mapping[str, Any]) -> str:
+    borrowed = model.get("borrowed")
+    if not isinstance(borrowed, Mapping) or not borrowed:
+        return ""
+    ops = ", ".join(f"{op} from {source}" for op, source in borrowed.items())
+    return f" Not measured there, and taken over: {ops}."
+
+
+def facts(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
+    """Return what was run as (name, text), where the runs differ one text for each."""
+    makers: dict[str, Callable[[RunMeta], str]] = {
+        "Workload": _workload,
+        "Model": lambda meta: str(meta.deployment.get("model", "?")),
+        "Device": _device,
+        "Parallelism": _parallelism,
+        "KV cache": _kv_cache,
+        "Longest request": lambda meta: _tokens(meta.deployment.get("max_model_len")),
+        "Peak": _peak,
+        "Seed": lambda meta: "none" if meta.seed is None else str(meta.seed),
+        "Made with": lambda meta: ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
+    }
+    texts = {name: [make(run.meta) for run in runs.values()] for name, make in makers.items()}
+    return [(name, _joined(list(runs), each)) for name, each in texts.items() if any(each)]
+
+
+def policy_settings(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
+    """Return the settings of each run's policy as (label, text)."""
+    return [
+        (label, ", ".join(f"{key} = {value}" for key, value in run.meta.policy.items()))
+        for label, run in runs.items()
+    ]
+
+
+def headline(run: RunRecord) -> str:
+    """Say in two lines what was run, on what, and where the times come from."""
+    meta = run.meta
+    where = f"{meta.deployment.get('model', '?')} on {_device(meta)}, {_parallelism(meta)}"
+    return f"{_workload(meta)} · {where} · {_kv_cache(meta)}\n{provenance(meta).text}"
+
+
+def _joined(labels: Sequence[str], texts: Sequence[str]) -> str:
+    if len(set(texts)) == 1:
+        return texts[0]
+    return "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
+
+
+def _workload(meta: RunMeta) -> str:
+    requests, rate = meta.workload.get("requests"), meta.workload.get("rate_per_s")
+    parts = [str(meta.workload.get("name", "?"))]
+    parts += [f"{requests:,} requests"] if isinstance(requests, int) else []
+    parts += [f"{three_digits(rate)}/s"] if isinstance(rate, int | float) else []
+    return ", ".join(parts)
+
+
+def _device(meta: RunMeta) -> str:
+    return f"{meta.gpus} x {meta.deployment.get('device', '?')}"
+
+
+def _parallelism(meta: RunMeta) -> str:
+    tensor = meta.deployment.get("tensor_parallel_size", 1)
+    replicas = f", {meta.replicas} replicas" if meta.replicas > 1 else ""
+    return f"TP {tensor}, PP {meta.stages}{replicas}"
+
+
+def _kv_cache(meta: RunMeta) -> str:
+    tokens = meta.kv_blocks * meta.block_size
+    each = " a replica" if meta.replicas > 1 else ""
+    return f"{meta.kv_blocks:,} KV blocks of {meta.block_size} ({tokens:,} tokens){each}"
+
+
+def _tokens(count: Any) -> str:
+    return f"{count:,} tokens" if isinstance(count, int) else ""
+
+
+def _peak(meta: RunMeta) -> str:
+    return "" if meta.peak_flops is None else f"{three_digits(meta.peak_flops / 1e12)} TFLOP/s a replica"

@@ -1,0 +1,131 @@
+"""The comparison as one HTML file that needs nothing else: open it in a browser, offline, anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from simulator.figure_style import Panel, strokes
+from simulator.figures import panels
+from simulator.provenance import facts, policy_settings, provenance
+from simulator.report_style import CSS
+from simulator.scoreboard import scoreboard
+from simulator.verdicts import verdicts
+from traces.files import whole_file
+from traces.metrics import Metrics
+from traces.run_record import RunRecord
+
+Runs = Mapping[str, tuple[RunRecord, Metrics]]
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+BEST = ' class="best"'
+PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+
+
+def write_report(path: str | PathLike[str], runs: Runs, context: Mapping[str, Any] | None = None) -> Path:
+    """Write the report of runs of one workload; equal runs give equal bytes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    runs
+        Label -> (run record, its metrics), at least one.
+    context
+        What the records do not say, all optional: ``title``, ``command`` (the command line that makes the
+        runs again), ``notes`` (a list of sentences to show with the provenance).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_page(runs, context or {}))
+    return Path(path)
+
+
+def _page(runs: Runs, context: Mapping[str, Any]) -> Iterator[str]:
+    from plotly.offline import get_plotlyjs
+
+    title = str(context.get("title") or _title(runs))
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n"
+    yield f"<script>{get_plotlyjs()}</script>\n"
+    yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+    yield from _what_was_run(runs, context)
+    yield from _who_wins(runs)
+    for panel in panels(runs):
+        yield _figure(panel)
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _title(runs: Runs) -> str:
+    first = next(iter(runs.values()))[0].meta
+    name = first.workload.get("name", "a workload")
+    return f"Which policy serves {name} best?" if len(runs) > 1 else f"{name} under {next(iter(runs))}"
+
+
+def _what_was_run(runs: Runs, context: Mapping[str, Any]) -> Iterator[str]:
+    records = {label: run for label, (run, _) in runs.items()}
+    said = {provenance(run.meta) for run in records.values()}
+    for each in sorted(said, key=lambda one: (not one.caution, one.text)):
+        yield f'<p class="note{" caution" if each.caution else ""}">{escape(each.text)}</p>\n'
+    for note in context.get("notes", ()):
+        yield f'<p class="note">{escape(str(note))}</p>\n'
+    yield "<dl>\n"
+    for name, text in facts(records):
+        yield f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>\n"
+    yield "</dl>\n"
+    if context.get("command"):
+        yield f"<pre><code>{escape(str(context['command']))}</code></pre>\n"
+
+
+def _who_wins(runs: Runs) -> Iterator[str]:
+    metrics = {label: measured for label, (_, measured) in runs.items()}
+    yield f'<h2>{"Who wins, and why" if len(runs) > 1 else "In short"}</h2>\n<ul class="verdicts">\n'
+    for sentence in verdicts(metrics):
+        yield f"<li>{escape(sentence)}</li>\n"
+    yield "</ul>\n<h2>All metrics</h2>\n"
+    if len(runs) > 1:
+        yield '<p class="caption">The best of each row is green; values within 0.5 % are equal.</p>\n'
+    yield from _table(metrics)
+    yield "<details>\n<summary>Settings of the policies</summary>\n"
+    yield '<div class="scroll"><table class="wrap">\n'
+    for label, text in policy_settings({label: run for label, (run, _) in runs.items()}):
+        yield f"<tr><td>{escape(label)}</td><td><code>{escape(text)}</code></td></tr>\n"
+    yield "</table></div>\n</details>\n"
+
+
+def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:
+    lines = strokes(metrics)
+    yield '<div class="scroll"><table class="metrics">\n<thead><tr><th></th>'
+    for label in metrics:
+        yield f'<th><span style="background: {lines[label].colour}"></span>{escape(label)}</th>'
+    yield "</tr></thead>\n<tbody>\n"
+    section = ""
+    for score in scoreboard(metrics):
+        if score.section != section:
+            section = score.section
+            yield f'<tr><th colspan="{len(metrics) + 1}">{escape(section)}</th></tr>\n'
+        cells = (
+            f"<td{BEST if index in score.best else ''}>{text}</td>" for index, text in enumerate(score.texts)
+        )
+        yield f"<tr><td>{escape(score.label)}</td>{''.join(cells)}</tr>\n"
+    yield "</tbody>\n</table></div>\n"
+
+
+def _figure(panel: Panel) -> str:
+    plot = panel.figure.to_html(
+        full_html=False, include_plotlyjs=False, div_id=f"figure-{panel.name}", config=PLOT_CONFIG
+    )
+    return (
+        f'<h2 id="{panel.name}">{escape(panel.title)}</h2>\n<p class="caption">{escape(panel.caption)}</p>\n'
+        f"<figure>{plot}</figure>\n"
+    )

@@ -1,0 +1,189 @@
+"""What a run record holds: what was run, its requests and its iterations, as columns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.workload import FloatColumn, IntColumn
+
+SCHEMA_VERSION = 1
+SOURCES = ("simulator", "engine")
+SmallColumn = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunMeta:
+    """The content of ``run.json``: what was run, on what.
+
+    Attributes
+    ----------
+    schema_version
+        Version of this layout.
+    source
+        "simulator" or "engine".
+    policy
+        ``{"name": ..., **settings}``.
+    deployment, workload
+        Descriptions; ``workload`` has at least ``name``.
+    cost_model
+        Where simulated times come from (``device``, ``from``, ``transferred``); None for measured ones.
+    seed
+        Seed of all random draws; None where there were none.
+    replicas, stages, gpus
+        Copies of the model, pipeline stages of each, GPUs altogether.
+    kv_blocks, block_size
+        KV blocks of each replica, tokens of a block.
+    peak_flops
+        Peak FLOP/s of one replica (per GPU x its GPUs); None where unknown.
+    max_num_seqs
+        Most sequences resident on a replica at once.
+    versions
+        Of what produced the record.
+    """
+
+    schema_version: int
+    source: str
+    policy: dict[str, Any]
+    deployment: dict[str, Any]
+    workload: dict[str, Any]
+    cost_model: dict[str, Any] | None
+    seed: int | None
+    replicas: int
+    stages: int
+    gpus: int
+    kv_blocks: int
+    block_size: int
+    peak_flops: float | None
+    max_num_seqs: int
+    versions: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {self.schema_version}; expected {SCHEMA_VERSION}")
+        if self.source not in SOURCES:
+            raise ValueError(f"source is {self.source!r}; expected one of {', '.join(SOURCES)}")
+        for name in ("replicas", "stages", "gpus", "kv_blocks", "block_size", "max_num_seqs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected an integer >= 1")
+        if self.peak_flops is not None and not 0 < self.peak_flops < float("inf"):
+            raise ValueError(f"peak_flops is {self.peak_flops}; expected a number > 0, or null")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of ``run.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RequestColumns:
+    """Requests in order of arrival, each column [requests].
+
+    Times are float64 seconds, NaN for what never happened: ``scheduled_s`` is the start of the first
+    iteration that held the request, ``first_token_s`` and ``finished_s`` when its first and last token came
+    out. ``output_tokens`` were asked for, ``generated_tokens`` produced; ``cached_tokens`` of the prompt were
+    found in the prefix cache. ``preemptions`` counts how often the request lost its KV.
+    """
+
+    request_id: IntColumn
+    replica: SmallColumn
+    arrival_s: FloatColumn
+    scheduled_s: FloatColumn
+    first_token_s: FloatColumn
+    finished_s: FloatColumn
+    prompt_tokens: IntColumn
+    output_tokens: IntColumn
+    generated_tokens: IntColumn
+    cached_tokens: IntColumn
+    preemptions: SmallColumn
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IterationColumns:
+    """Iterations, those of a replica in order of their end, each column [iterations] unless said otherwise.
+
+    Attributes
+    ----------
+    start_s, end_s
+        When the first stage begins; when the last stage ends and the tokens are out.
+    stage_start_s, stage_time_s
+        float64 [iterations, stages]: when each stage begins, and for how long it is busy.
+    prefill_tokens, chunks, decodes, outputs
+        What the batch held; ``outputs`` is the number of tokens sampled.
+    decode_context_sum, decode_context_max, prefill_context_sum
+        KV tokens the decodes attend to (sum, longest), and those the chunks find in the cache.
+    waiting, running, blocks_used
+        Queue length, residents and KV blocks in use, right after this batch was scheduled.
+    preemptions
+        Sequences preempted to make this batch.
+    flops
+        FLOPs of the model for this batch.
+    gap_offsets, gap_s, gap_count
+        TBT samples that end with iteration i, grouped: ``gap_count[j]`` tokens came out ``gap_s[j]`` seconds
+        after the token before of the same sequence, j in ``gap_offsets[i]:gap_offsets[i + 1]``. int64
+        [iterations + 1], float64 and int32 [gaps].
+    """
+
+    iteration: IntColumn
+    replica: SmallColumn
+    start_s: FloatColumn
+    end_s: FloatColumn
+    stage_start_s: npt.NDArray[np.float64]
+    stage_time_s: npt.NDArray[np.float64]
+    prefill_tokens: SmallColumn
+    chunks: SmallColumn
+    decodes: SmallColumn
+    outputs: SmallColumn
+    decode_context_sum: IntColumn
+    decode_context_max: IntColumn
+    prefill_context_sum: IntColumn
+    waiting: SmallColumn
+    running: SmallColumn
+    blocks_used: SmallColumn
+    preemptions: SmallColumn
+    flops: FloatColumn
+    gap_offsets: IntColumn
+    gap_s: FloatColumn
+    gap_count: SmallColumn
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    @property
+    def gap_iteration(self) -> IntColumn:
+        """The row of the iteration with which each group of gaps ends, int64 [gaps]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.gap_offsets))
+
+    @property
+    def busy_s(self) -> FloatColumn:
+        """Busy time of all stages together, float64 [iterations]."""
+        return np.asarray(self.stage_time_s.sum(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunRecord:
+    """One run, simulated or real: what was run, every request, every iteration."""
+
+    meta: RunMeta
+    requests: RequestColumns
+    iterations: IterationColumns
+
+    @property
+    def start_s(self) -> float:
+        """When the first request arrived (0 where there is none)."""
+        return float(self.requests.arrival_s[0]) if len(self.requests) else 0.0
+
+    @property
+    def end_s(self) -> float:
+        """When the last iteration ended (the last arrival, where there is none)."""
+        last_arrival_s = float(self.requests.arrival_s[-1]) if len(self.requests) else 0.0
+        return float(self.iterations.end_s.max(initial=last_arrival_s))
+
+    def rows_of(self, replica: int) -> npt.NDArray[np.intp]:
+        """Return the rows of the iterations of one replica, in order of their end."""
+        return np.flatnonzero(self.iterations.replica == replica)

@@ -1,0 +1,239 @@
+"""Run records: the one format in which the simulator and the engine say what happened.
+
+A folder with ``run.json`` (:class:`RunMeta`), ``requests.parquet`` (:class:`RequestColumns`) and
+``iterations.parquet`` (:class:`IterationColumns`). Equal runs have equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+
+from traces.errors import InputError
+from traces.files import read_json, whole_folder, write_json
+from traces.run_checks import iteration_columns, request_columns
+from traces.run_columns import IterationColumns, RequestColumns, RunMeta, RunRecord
+from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema, check_columns
+from traces.run_tables import iteration_batch, iteration_batches, request_table
+from traces.settings import from_mapping
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "IterationColumns",
+    "IterationRow",
+    "RequestColumns",
+    "RunMeta",
+    "RunRecord",
+    "RunRecorder",
+    "RunWriter",
+    "read_run",
+    "write_run",
+]
+
+ROW_GROUP = 65_536
+META, REQUESTS, ITERATIONS = "run.json", "requests.parquet", "iterations.parquet"
+
+
+class IterationRow(NamedTuple):
+    """One iteration, as :meth:`RunRecorder.iteration` takes it (a plain tuple in this order will do).
+
+    The fields are those of :class:`IterationColumns`; ``gaps`` lists (gap_s, gap_count), the TBT samples that
+    end with this iteration, as a policy's ``Completion.gaps`` has them.
+    """
+
+    iteration: int
+    replica: int
+    start_s: float
+    end_s: float
+    stage_start_s: Sequence[float]
+    stage_time_s: Sequence[float]
+    prefill_tokens: int
+    chunks: int
+    decodes: int
+    outputs: int
+    decode_context_sum: int
+    decode_context_max: int
+    prefill_context_sum: int
+    waiting: int
+    running: int
+    blocks_used: int
+    preemptions: int
+    flops: float
+    gaps: Sequence[tuple[float, int]]
+
+
+class RunRecorder:
+    """Keeps a run in memory while it happens.
+
+    Call :meth:`iteration` for each iteration as it ends, then :meth:`requests` and :meth:`meta` once, then
+    :meth:`record`.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Any, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._requests: pa.Table | None = None
+        self._meta: RunMeta | None = None
+
+    def iteration(self, row: IterationRow | tuple[Any, ...]) -> None:
+        """Take one iteration: an :class:`IterationRow`, or a tuple of the same fields (cheaper)."""
+        self._rows.append(row)
+        if len(self._rows) >= ROW_GROUP:
+            self._flush()
+
+    def requests(self, columns: Mapping[str, npt.ArrayLike]) -> None:
+        """Take all requests, in order of arrival: the columns of :class:`RequestColumns` by name."""
+        self._requests = request_table(columns)
+
+    def meta(self, document: Mapping[str, Any]) -> None:
+        """Take what was run: the keys of :class:`RunMeta` (``schema_version`` may be left out).
+
+        Raises
+        ------
+        InputError
+            If a key is missing, unknown or of the wrong type.
+        """
+        self._meta = from_mapping(RunMeta, {"schema_version": 1, **document}, where=META)
+
+    def record(self) -> RunRecord:
+        """Return the run.
+
+        Raises
+        ------
+        InputError
+            If a value cannot be, as in :func:`read_run`.
+        """
+        import pyarrow as pa
+
+        self._flush()
+        requests, meta = self._complete()
+        iterations = pa.Table.from_batches(self._batches, arrow_schema(ITERATION_TYPES))
+        return RunRecord(
+            meta=meta,
+            requests=request_columns(requests, meta, Path(REQUESTS)),
+            iterations=iteration_columns(iterations, meta, Path(ITERATIONS)),
+        )
+
+    def _complete(self) -> tuple[pa.Table, RunMeta]:
+        if self._requests is None or self._meta is None:
+            raise ValueError("a run record needs its requests and its meta")
+        return self._requests, self._meta
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._take(iteration_batch(self._rows))
+            self._rows.clear()
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        self._batches.append(batch)
+
+
+class RunWriter(RunRecorder):
+    """Writes a run record to a folder while the run happens, 65,536 iterations at a time.
+
+    A context manager: the folder is there, whole, when the block ends well, and not at all otherwise.
+
+    Parameters
+    ----------
+    path
+        The folder. An existing run record is replaced; anything else is left alone.
+
+    Raises
+    ------
+    InputError
+        On entry, if ``path`` cannot be written or is something else.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        super().__init__()
+        self._context: AbstractContextManager[RunWriter] = self._open(path)
+
+    def __enter__(self) -> RunWriter:
+        return self._context.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._context.__exit__(kind, error, traceback)
+
+    def record(self) -> RunRecord:
+        """Not kept in memory: use :func:`read_run` once the folder is written."""
+        raise TypeError("a RunWriter keeps nothing in memory; read_run(path) gives the record")
+
+    @contextmanager
+    def _open(self, path: str | PathLike[str]) -> Iterator[RunWriter]:
+        with whole_folder(path, marker=META) as folder:
+            with _parquet_writer(folder / ITERATIONS, ITERATION_TYPES) as self._parquet:
+                yield self
+                self._flush()
+            requests, meta = self._complete()
+            with _parquet_writer(folder / REQUESTS, REQUEST_TYPES) as parquet:
+                parquet.write_table(requests, row_group_size=ROW_GROUP)
+            write_json(folder / META, meta.as_dict())
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        self._parquet.write_batch(batch)
+
+
+def write_run(path: str | PathLike[str], run: RunRecord) -> Path:
+    """Write a run that is in memory, byte for byte as a :class:`RunWriter` would have written it."""
+    with RunWriter(path) as writer:
+        for batch in iteration_batches(run.iterations, ROW_GROUP):
+            writer._take(batch)
+        writer.requests({name: getattr(run.requests, name) for name in REQUEST_TYPES})
+        writer.meta(run.meta.as_dict())
+    return Path(path)
+
+
+def read_run(path: str | PathLike[str]) -> RunRecord:
+    """Read a run record.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is no run record of this schema version, a column is missing, unknown or of another type,
+        or a value cannot be (with file, row and column).
+    """
+    folder = Path(path)
+    if not (folder / META).is_file():
+        raise InputError("no run record", where=folder, expected=f"a folder with {META}")
+    meta = from_mapping(RunMeta, read_json(folder / META), where=folder / META)
+    requests = _read_table(folder / REQUESTS, REQUEST_TYPES)
+    iterations = _read_table(folder / ITERATIONS, ITERATION_TYPES)
+    return RunRecord(
+        meta=meta,
+        requests=request_columns(requests, meta, folder / REQUESTS),
+        iterations=iteration_columns(iterations, meta, folder / ITERATIONS),
+    )
+
+
+def _parquet_writer(path: Path, types: dict[str, str]) -> Any:
+    from pyarrow import parquet
+
+    integers = [name for name, kind in types.items() if kind in ("int32", "int64")]
+    return parquet.ParquetWriter(path, arrow_schema(types), compression="zstd", use_dictionary=integers)
+
+
+def _read_table(path: Path, types: dict[str, str]) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            check_columns(file.schema_arrow, types, path)
+            return file.read()
+    except OSError as error:
+        raise InputError("cannot read", where=path, expected="a parquet file") from error
+    except pa.ArrowException as error:
+        raise InputError("not a whole parquet file", where=path, expected="a parquet file") from error

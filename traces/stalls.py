@@ -1,0 +1,139 @@
+"""Generation stalls: pauses in the token stream of running sequences while prompts are being processed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.percentiles import counted_percentiles
+from traces.run_columns import RunRecord
+from traces.workload import FloatColumn, IntColumn
+
+STALL_FACTOR = 4.0
+CLOCK_SLACK_S = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StallColumns:
+    """The generation stalls of a run in the order of its iterations, each column [stalls].
+
+    Attributes
+    ----------
+    threshold_s
+        Gaps longer than this count; NaN for a run without gaps.
+    iteration
+        Row of the iteration that ended the stall.
+    end_s, length_s
+        When it ended; the longest gap among the sequences that it held up.
+    sequences
+        How many sequences it held up.
+    prefill_tokens
+        Prompt tokens that ran meanwhile on the same replica.
+    whole
+        Whether an iteration without any decode ran meanwhile (as prefill-first schedulers run them).
+    """
+
+    threshold_s: float
+    iteration: IntColumn
+    end_s: FloatColumn
+    length_s: FloatColumn
+    sequences: IntColumn
+    prefill_tokens: IntColumn
+    whole: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.end_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stalls:
+    """The generation stalls of a run in figures.
+
+    ``count`` stalls held up tokens of running sequences ``gaps`` times; ``total_s`` sums the stalls' lengths,
+    ``whole_share`` is the share of them in which an iteration without any decode ran, and
+    ``mean_prefill_tokens`` the prompt tokens that ran during a stall.
+    """
+
+    threshold_s: float
+    count: int
+    gaps: int
+    longest_s: float
+    total_s: float
+    whole_share: float
+    mean_prefill_tokens: float
+
+
+def find_stalls(run: RunRecord, threshold_s: float | None = None) -> StallColumns:
+    """Return the generation stalls of a run.
+
+    A generation stall is a TBT gap longer than ``threshold_s`` (4 times the run's own median TBT, unless
+    given) during which prompt tokens were processed on the same replica, in the iterations that ended within
+    the gap. All such gaps that end with the same iteration are one stall: they have one cause.
+    """
+    if threshold_s is None:
+        threshold_s = STALL_FACTOR * _median_gap(run)
+    long = np.flatnonzero(run.iterations.gap_s > threshold_s)
+    rows = run.iterations.gap_iteration[long]
+    tokens, whole = _ran_meanwhile(run, rows, run.iterations.gap_s[long])
+    stalled = tokens > 0
+    long, rows, tokens, whole = long[stalled], rows[stalled], tokens[stalled], whole[stalled]
+    order = np.lexsort((-run.iterations.gap_s[long], rows))
+    iteration, first = np.unique(rows[order], return_index=True)
+    longest = order[first]
+    return StallColumns(
+        threshold_s=threshold_s,
+        iteration=iteration,
+        end_s=run.iterations.end_s[iteration],
+        length_s=run.iterations.gap_s[long[longest]],
+        sequences=_counts(rows, run.iterations.gap_count[long])[iteration],
+        prefill_tokens=tokens[longest],
+        whole=whole[longest],
+    )
+
+
+def summarise_stalls(stalls: StallColumns) -> Stalls:
+    """Return the figures of the stalls of a run."""
+    some = len(stalls) > 0
+    return Stalls(
+        threshold_s=stalls.threshold_s,
+        count=len(stalls),
+        gaps=int(stalls.sequences.sum()),
+        longest_s=float(stalls.length_s.max(initial=0.0)),
+        total_s=float(stalls.length_s.sum()),
+        whole_share=float(stalls.whole.mean()) if some else 0.0,
+        mean_prefill_tokens=float(stalls.prefill_tokens.mean()) if some else 0.0,
+    )
+
+
+def _median_gap(run: RunRecord) -> float:
+    gaps = run.iterations
+    return float(counted_percentiles(gaps.gap_s, gaps.gap_count, 50.0)[0]) if len(gaps.gap_s) else nan
+
+
+def _ran_meanwhile(
+    run: RunRecord, rows: IntColumn, gaps_s: FloatColumn
+) -> tuple[IntColumn, npt.NDArray[np.bool_]]:
+    """Prompt tokens of the iterations that ended within each gap, and whether one of those had no decode."""
+    tokens, whole = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.bool_)
+    for replica in np.unique(run.iterations.replica[rows]):
+        mine = run.rows_of(int(replica))
+        gap = np.flatnonzero(run.iterations.replica[rows] == replica)
+        last = np.searchsorted(mine, rows[gap]) + 1
+        begins_s = run.iterations.end_s[rows[gap]] - gaps_s[gap]
+        first = np.searchsorted(run.iterations.end_s[mine], begins_s + CLOCK_SLACK_S, side="right")
+        prefill = run.iterations.prefill_tokens[mine]
+        tokens[gap] = _sums(prefill, first, last)
+        whole[gap] = _sums((prefill > 0) & (run.iterations.decodes[mine] == 0), first, last) > 0
+    return tokens, whole
+
+
+def _counts(rows: IntColumn, weights: npt.NDArray[np.generic]) -> IntColumn:
+    return np.bincount(rows, weights=weights).astype(np.int64)
+
+
+def _sums(column: npt.NDArray[np.generic], first: IntColumn, last: IntColumn) -> IntColumn:
+    until = np.concatenate([[0], np.cumsum(column.astype(np.int64))])
+    return np.asarray(until[last] - until[first], dtype=np.int64)

@@ -1,0 +1,139 @@
+"""How well a run used its hardware: batch composition, MFU, bubbles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+from traces.percentiles import EMPTY, Distribution
+from traces.run_columns import IterationColumns, RunRecord
+from traces.workload import FloatColumn, IntColumn
+
+KINDS = ("prefill", "mixed", "decode")
+PREFILL, MIXED, DECODE = range(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchComposition:
+    """What the iterations held, and the shares of stage time that each kind of batch took.
+
+    ``tokens``, ``prefill_tokens`` and ``decodes`` are distributions over iterations. The shares and
+    ``idle_share`` add up to 1: busy time of all stages over the makespan, and the rest.
+    """
+
+    iterations: int
+    tokens: Distribution
+    prefill_tokens: Distribution
+    decodes: Distribution
+    prefill_share: float
+    mixed_share: float
+    decode_share: float
+    idle_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlopsUtilisation:
+    """Model FLOPs over the peak FLOPs of the hardware; NaN where the peak is unknown.
+
+    ``wall`` counts all stages for the whole makespan, ``busy`` only while they are busy, ``iteration`` is the
+    distribution of the latter over iterations.
+    """
+
+    wall: float
+    busy: float
+    iteration: Distribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageBubbles:
+    """The idle time of one pipeline stage between its first and its last work.
+
+    ``in_flight_s`` is the part of ``idle_s`` in which a batch was in flight on the replica's other stages or
+    between them; the rest had nothing to run. ``idle_share`` is ``idle_s`` over busy + idle.
+    """
+
+    replica: int
+    stage: int
+    busy_s: float
+    idle_s: float
+    idle_share: float
+    in_flight_s: float
+
+
+def iteration_kinds(iterations: IterationColumns) -> IntColumn:
+    """Return what each iteration held: index into ``KINDS``, int64 [iterations]."""
+    prefill, decode = iterations.prefill_tokens > 0, iterations.decodes > 0
+    return np.where(prefill & decode, MIXED, np.where(prefill, PREFILL, DECODE))
+
+
+def batch_composition(run: RunRecord, makespan_s: float) -> BatchComposition:
+    """Return what the iterations of a run held."""
+    rows = run.iterations
+    busy = np.bincount(iteration_kinds(rows), weights=rows.busy_s, minlength=len(KINDS))
+    whole_s = makespan_s * run.meta.stages * run.meta.replicas
+    shares = busy / whole_s if whole_s > 0 else np.zeros(len(KINDS))
+    return BatchComposition(
+        iterations=len(rows),
+        tokens=Distribution.of(rows.prefill_tokens.astype(np.int64) + rows.decodes),
+        prefill_tokens=Distribution.of(rows.prefill_tokens),
+        decodes=Distribution.of(rows.decodes),
+        prefill_share=float(shares[PREFILL]),
+        mixed_share=float(shares[MIXED]),
+        decode_share=float(shares[DECODE]),
+        idle_share=max(0.0, 1.0 - float(shares.sum())),
+    )
+
+
+def model_flops_utilisation(run: RunRecord, makespan_s: float) -> ModelFlopsUtilisation:
+    """Return the MFU of a run; each stage has its part of the replica's peak."""
+    peak, rows = run.meta.peak_flops, run.iterations
+    if peak is None or not len(rows):
+        return ModelFlopsUtilisation(wall=nan, busy=nan, iteration=EMPTY)
+    capacity = rows.busy_s * (peak / run.meta.stages)
+    timed = capacity > 0
+    wall = makespan_s * peak * run.meta.replicas
+    return ModelFlopsUtilisation(
+        wall=float(rows.flops.sum() / wall) if wall > 0 else nan,
+        busy=float(rows.flops.sum() / capacity.sum()) if timed.any() else nan,
+        iteration=Distribution.of(rows.flops[timed] / capacity[timed]),
+    )
+
+
+def stage_bubbles(run: RunRecord) -> tuple[StageBubbles, ...]:
+    """Return the bubbles of every stage of every replica that ran anything."""
+    replicas = range(run.meta.replicas)
+    return tuple(
+        _bubbles(run, replica, stage)
+        for replica in replicas
+        if len(run.rows_of(replica))
+        for stage in range(run.meta.stages)
+    )
+
+
+def _bubbles(run: RunRecord, replica: int, stage: int) -> StageBubbles:
+    rows = run.rows_of(replica)
+    starts, times = run.iterations.stage_start_s[rows, stage], run.iterations.stage_time_s[rows, stage]
+    begin_s, end_s = float(starts.min()), float((starts + times).max())
+    busy_s = float(times.sum())
+    idle_s = max(0.0, end_s - begin_s - busy_s)
+    nothing_s = _nothing_in_flight(
+        run.iterations.start_s[rows], run.iterations.end_s[rows], begin_s=begin_s, end_s=end_s
+    )
+    return StageBubbles(
+        replica=replica,
+        stage=stage,
+        busy_s=busy_s,
+        idle_s=idle_s,
+        idle_share=idle_s / (busy_s + idle_s) if busy_s + idle_s > 0 else 0.0,
+        in_flight_s=max(0.0, idle_s - nothing_s),
+    )
+
+
+def _nothing_in_flight(starts: FloatColumn, ends: FloatColumn, *, begin_s: float, end_s: float) -> float:
+    """Seconds between two moments in which no iteration is between its start and its end."""
+    order = np.argsort(starts, kind="stable")
+    until = np.maximum.accumulate(ends[order])
+    left, right = np.maximum(until[:-1], begin_s), np.minimum(starts[order][1:], end_s)
+    return float(np.maximum(right - left, 0.0).sum())
