@@ -1,0 +1,71 @@
+"""What this machine is: its processor or GPU, driver, clocks, caches, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks_throttle_reasons.active", "power.limit")
+CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+DEFAULT_CACHE_BYTES = 32 * 2**20
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what runs the kernels."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    if torch.version.cuda is not None and torch.cuda.is_available():
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def cpu_clocks() -> str:
+    """Return the rate at which the first core runs at this moment, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    rate = next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("cpu mhz")), "")
+    return f"{float(rate):.0f} MHz" if rate else ""
+
+
+def cpu_cache_bytes() -> int:
+    """Return the size of the last cache, or a plain default where the system does not tell."""
+    sizes = []
+    for path in CPU_CACHES.glob("index*/size"):
+        text = path.read_text(encoding="utf-8").strip()
+        sizes.append(int(text[:-1]) * UNITS[text[-1]] if text[-1:] in UNITS else int(text))
+    return max(sizes, default=DEFAULT_CACHE_BYTES)
+
+
+def cpu_memory_bytes() -> int:
+    """Return the memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def gpu_state(index: int) -> dict[str, str]:
+    """Return :data:`SMI_FIELDS` of a GPU as ``nvidia-smi`` tells them, or nothing where it is not there."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    command = [program, f"--id={index}", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (subprocess.SubprocessError, OSError):
+        return {}
+    return dict(zip(SMI_FIELDS, (value.strip() for value in done.stdout.split(",")), strict=False))

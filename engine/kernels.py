@@ -1,0 +1,151 @@
+"""The engine's kernels one at a time, for the profiler: matrix products, elementwise ops, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+
+from engine import hardware
+from engine.arena import Arena
+from engine.stopwatch import CudaStopwatch, cpu_seconds
+from profiler.kernels import Machine, OpShape
+from traces.errors import InputError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+CACHES_DEEP = 2
+"""The arena is this many times the last cache."""
+MOST_MEMORY = 0.25
+FLUSH_BYTES = 2**30
+Run = Callable[[], object]
+
+
+class TorchKernels:
+    """PyTorch's kernels on one CPU or one CUDA device (see :class:`profiler.kernels.Kernels`)."""
+
+    def __init__(self, *, accelerator: str, dtype: str, threads: int) -> None:
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise InputError("PyTorch finds no CUDA device", where="--device", expected="cpu on this machine")
+        self._device = torch.device(accelerator)
+        self._dtype = DTYPES[dtype]
+        torch.set_num_threads(threads)
+        machine = self.machine()
+        size_bytes = min(CACHES_DEEP * machine.cache_bytes, int(MOST_MEMORY * machine.memory_bytes))
+        self._arena = Arena(size_bytes, self._dtype, self._device)
+        self._stopwatch = None if machine.is_cpu else CudaStopwatch(FLUSH_BYTES, self._device)
+
+    def machine(self) -> Machine:
+        """Return what the kernels run on, with clock rates of this moment."""
+        return self._cpu() if self._device.type == "cpu" else self._gpu()
+
+    def prepare(self, shape: OpShape) -> Callable[[], None]:
+        """Return a call that runs one op once, each time on weights and KV that no cache holds."""
+        makers: dict[str, Callable[[OpShape], Run]] = {
+            "gemm": self._gemm,
+            "elementwise": self._elementwise,
+            "prefill_attention": self._attention,
+            "decode_attention": self._attention,
+            "copy": self._copy,
+            "read": self._read,
+        }
+        run = makers[shape.op](shape)
+
+        def once() -> None:
+            with torch.inference_mode():
+                run()
+
+        return once
+
+    def seconds(self, run: Callable[[], None], repeats: int) -> Sequence[float]:
+        """Return the seconds that each of ``repeats`` calls took on the device."""
+        return cpu_seconds(run, repeats) if self._stopwatch is None else self._stopwatch.seconds(run, repeats)
+
+    def _cpu(self) -> Machine:
+        return Machine(
+            device_name=hardware.cpu_name(),
+            clocks=hardware.cpu_clocks(),
+            versions=hardware.versions(),
+            is_cpu=True,
+            threads=torch.get_num_threads(),
+            cache_bytes=hardware.cpu_cache_bytes(),
+            memory_bytes=hardware.cpu_memory_bytes(),
+        )
+
+    def _gpu(self) -> Machine:
+        index = torch.cuda.current_device()
+        properties = torch.cuda.get_device_properties(index)
+        state = hardware.gpu_state(index)
+        return Machine(
+            device_name=properties.name,
+            driver=state.pop("driver_version", ""),
+            clocks=", ".join(f"{name} {value}" for name, value in state.items()),
+            versions=hardware.versions(),
+            is_cpu=False,
+            threads=1,
+            cache_bytes=properties.L2_cache_size,
+            memory_bytes=properties.total_memory,
+        )
+
+    def _random(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=self._device).to(self._dtype)
+
+    def _gemm(self, shape: OpShape) -> Run:
+        x_mk = self._random(shape.m, shape.k)
+        return lambda: functional.linear(x_mk, self._arena.view(shape.n, shape.k))
+
+    def _attention(self, shape: OpShape) -> Run:
+        """Attention of ``query_tokens`` over past and themselves; the KV cache lies by sequence and head."""
+        keys = shape.past_tokens + shape.query_tokens
+        q_bhqd = self._random(shape.sequences, shape.heads, shape.query_tokens, shape.head_dim)
+        mask = causal_lower_right(shape.query_tokens, keys) if shape.query_tokens > 1 else None
+        grouped = shape.heads != shape.kv_heads
+
+        def attend() -> torch.Tensor:
+            k_bhkd, v_bhkd = (self._arena.view(shape.sequences, shape.kv_heads, keys, shape.head_dim) for _ in "kv")
+            return functional.scaled_dot_product_attention(q_bhqd, k_bhkd, v_bhkd, attn_mask=mask, enable_gqa=grouped)
+
+        return attend
+
+    def _elementwise(self, shape: OpShape) -> Run:
+        x_tn = self._random(shape.m, shape.n)
+        if shape.kind.endswith("layernorm"):
+            weight_n = self._random(shape.n)
+            return lambda: functional.rms_norm(x_tn, (shape.n,), weight_n)
+        if shape.kind == "embedding":
+            return self._embedding(shape)
+        if shape.kind == "kv_cache_save":
+            return self._save(x_tn)
+        other_tn = self._random(shape.m, shape.n)
+        runs: dict[str, Run] = {
+            "add": lambda: x_tn + other_tn,
+            "act": lambda: functional.silu(x_tn) * other_tn,
+            "rope": lambda: _rotate(x_tn, other_tn),
+            "sampler": lambda: x_tn.argmax(dim=-1),
+        }
+        return runs[shape.kind]
+
+    def _embedding(self, shape: OpShape) -> Run:
+        table_vn = self._arena.view(self._arena.elements // shape.n, shape.n)
+        rows_t = torch.randint(len(table_vn), (shape.m,), device=self._device)
+        return lambda: functional.embedding(rows_t, table_vn)
+
+    def _save(self, x_tn: torch.Tensor) -> Run:
+        slots = torch.randperm(2 * len(x_tn), device=self._device)[: len(x_tn)]
+        cache_sn = torch.zeros(2 * x_tn.shape[0], x_tn.shape[1], dtype=self._dtype, device=self._device)
+        return lambda: cache_sn.index_copy_(0, slots, x_tn)
+
+    def _copy(self, shape: OpShape) -> Run:
+        target = torch.empty(shape.size_bytes // self._dtype.itemsize, dtype=self._dtype, device=self._device)
+        return lambda: target.copy_(self._arena.view(len(target)))
+
+    def _read(self, shape: OpShape) -> Run:
+        return lambda: self._arena.view(shape.size_bytes // self._dtype.itemsize).amax()
+
+
+def _rotate(x_tn: torch.Tensor, angles_tn: torch.Tensor) -> torch.Tensor:
+    """Return rotary embedding of x: ``x cos + rotate_half(x) sin``, one table for both here."""
+    half = x_tn.shape[-1] // 2
+    turned_tn = torch.cat((-x_tn[:, half:], x_tn[:, :half]), dim=-1)
+    return x_tn * angles_tn + turned_tn * angles_tn

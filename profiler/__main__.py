@@ -1,0 +1,201 @@
+"""``python -m profiler``: measure this machine, import somebody's tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from traces.command_line import new_app, run
+from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from profiler.device import Device
+    from profiler.kernels import Kernels
+    from profiler.model import Model
+    from profiler.profile import Profile
+
+HELP = """Measure devices, import measurements, fit cost models.
+
+With no command at all it measures the CPU of this machine in less than a minute: the kernels of a model of 60 million
+parameters, at sizes chosen to show where their times bend.
+
+A profile is a folder with profile.json (the device, its driver, how it was timed) and ops.parquet (one row per op
+and shape). No row of a profile is faster than the device can be.
+
+Try: [bold]python -m profiler --output out/my-cpu[/]
+"""
+DEFAULT_COMMAND = "measure"
+HELP_OPTIONS = ("-h", "--help")
+
+
+class _Group(TyperGroup):
+    """Takes options without a command as those of ``measure``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in HELP_OPTIONS):
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = new_app(HELP)
+
+
+@app.callback(cls=_Group, help=HELP)
+def _commands() -> None: ...
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+
+
+@app.command(DEFAULT_COMMAND)
+def measure_command(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A preset or a Hugging Face config.json: whose kernels to time.")
+    ] = "llama-60m",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", "-d", help="cpu; cuda (the GPU here); or the preset or JSON file that the GPU here is."
+        ),
+    ] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write. Default: out/profile-<device>.")
+    ] = None,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long to measure.")] = 40.0,
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16, float16 or float32. Default: what the model is made of.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that compute on a CPU.")] = 1,
+    tensor_parallel_size: Annotated[
+        int, typer.Option("--tensor-parallel-size", "-tp", min=1, help="Time one GPU's share of so many.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine and write a profile (the default command).
+
+    Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 300[/]
+    """
+    from profiler.grid import cpu_grid, design, gpu_grid
+    from profiler.measure import measure
+
+    shapes_of, name = _model(model, dtype), "cpu" if device == "cpu" else "cuda"
+    kernels = _kernels(name, shapes_of.dtype, threads)
+    machine = kernels.machine()
+    target = _device(device, machine.device_name)
+    grid = cpu_grid(shapes_of) if machine.is_cpu else gpu_grid(shapes_of, machine.memory_bytes)
+    shapes = design(shapes_of, grid, tensor_parallel_size)
+    folder = output or Path(f"out/profile-{target.name}")
+    with _bar(f"measuring {machine.device_name}") as progress:
+        profile = measure(kernels, shapes_of, target, shapes, budget_s=budget, progress=progress)
+    _write(folder, profile, as_json)
+
+
+@app.command("import", no_args_is_help=True)
+def import_command(
+    path: Annotated[
+        Path, typer.Argument(help="A table, or a folder of tables, of one device.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.", show_default=False)],
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="A preset or JSON file. Default: as the folders say.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Whose layers they are, where only a folder's name would tell."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn other projects' tables into a profile, and refuse rows that no device can reach.
+
+    Known are the tables of aiconfigurator, LLMServingSim (first release and current) and Vidur.
+
+    Example: [bold]python -m profiler import profiles/aiconfigurator/a100_sxm --output out/a100[/]
+    """
+    from profiler.importers import import_tables
+
+    with _status(f"reading {path}"):
+        profile = import_tables(path, device, model=model)
+    _write(output, profile, as_json)
+
+
+def _model(name: str, dtype: str | None) -> Model:
+    from dataclasses import replace
+
+    from profiler.model import DTYPE_BYTES, load_model
+
+    model = load_model(name)
+    if dtype is not None and dtype not in DTYPE_BYTES:
+        raise InputError(repr(dtype), where="--dtype", expected=f"one of {', '.join(DTYPE_BYTES)}")
+    return model if dtype is None else replace(model, dtype=dtype)
+
+
+def _device(name: str, driver_name: str) -> Device:
+    from profiler.device import device_called, load_device
+
+    if name != "cuda":
+        return load_device(name)
+    found = device_called(driver_name)
+    if found is None:
+        wish = "a JSON file with its datasheet (see profiler/presets/devices)"
+        raise InputError(f"no preset for {driver_name!r}", where="--device", expected=wish)
+    return found
+
+
+def _kernels(accelerator: str, dtype: str, threads: int) -> Kernels:
+    from importlib.metadata import entry_points
+
+    from profiler.kernels import ENTRY_POINTS
+
+    found = list(entry_points(group=ENTRY_POINTS))
+    if not found:
+        raise InputError("no engine is installed to run the kernels", expected="pip install charioteer[engine]")
+    try:
+        make: Callable[..., Kernels] = found[0].load()
+    except ModuleNotFoundError as error:
+        what = f"measuring needs {error.name}, which is not installed"
+        raise InputError(what, expected="pip install charioteer[engine]") from error
+    return make(accelerator=accelerator, dtype=dtype, threads=threads)
+
+
+def _write(folder: Path, profile: Profile, as_json: bool) -> None:
+    from profiler.profile import write_profile
+    from profiler.profile_table import print_profile, summary
+
+    write_profile(folder, profile)
+    if as_json:
+        import json
+
+        print(json.dumps({"output": str(folder), **summary(profile)}, indent=2))
+        return
+    from rich.console import Console
+
+    print_profile(Console(), profile, folder)
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[[float, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[op]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=1.0, op="")
+        yield lambda share, op: progress.update(task, completed=share, op=op)
+
+
+if __name__ == "__main__":
+    sys.exit(run(app, "python -m profiler"))
