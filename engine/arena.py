@@ -11,22 +11,22 @@ ALIGNMENT_BYTES = 256
 
 
 class Arena:
-    """Random numbers in a block of memory; each view lies behind the one before, and the walk starts over at the end.
+    """Random numbers in a block of memory; views lie one behind the other until the walk starts over.
 
     Parameters
     ----------
     size_bytes
-        The least size; larger than the last cache, so that a view has left it before its place comes again.
+        Bytes that are walked through, at least, before a place comes again; more than the last cache holds.
     dtype, device
         Of the views.
     """
 
     def __init__(self, size_bytes: int, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
-        count = math.ceil(size_bytes / dtype.itemsize / PATTERN_ELEMENTS)
         generator = torch.Generator(device=device).manual_seed(0)
-        pattern = torch.randn(PATTERN_ELEMENTS, generator=generator, device=device).to(dtype)
-        self._block = pattern.repeat(max(1, count))
+        self._pattern = torch.randn(PATTERN_ELEMENTS, generator=generator, device=device).to(dtype)
+        self._walk = size_bytes // dtype.itemsize
+        self._block = self._pattern
         self._position = 0
 
     @property
@@ -35,10 +35,11 @@ class Arena:
         return self._block.numel()
 
     def view(self, *shape: int) -> torch.Tensor:
-        """Return the next elements as a contiguous tensor; the block grows if it is smaller than that."""
+        """Return the next elements as a contiguous tensor; the block grows to hold the walk and one view."""
         count = math.prod(shape)
-        if count > self.elements:
-            self._block = self._block.repeat(math.ceil(count / self.elements))
+        if self._walk + count > self.elements:
+            del self._block
+            self._block = self._pattern.repeat(math.ceil((self._walk + count) / PATTERN_ELEMENTS))
         if self._position + count > self.elements:
             self._position = 0
         start = self._position

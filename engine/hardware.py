@@ -58,12 +58,12 @@ def cpu_memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def gpu_state(index: int) -> dict[str, str]:
-    """Return :data:`SMI_FIELDS` of a GPU as ``nvidia-smi`` tells them, or nothing where it is not there."""
+def gpu_state(identity: str) -> dict[str, str]:
+    """Return :data:`SMI_FIELDS` of the GPU ``identity``, or nothing where ``nvidia-smi`` is not there."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
-    command = [program, f"--id={index}", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
+    command = [program, f"--id={identity}", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (subprocess.SubprocessError, OSError):

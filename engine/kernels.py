@@ -15,8 +15,8 @@ from profiler.kernels import Machine, OpShape
 from traces.errors import InputError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-CACHES_DEEP = 2
-"""The arena is this many times the last cache."""
+CPU_CACHES, GPU_CACHES = 2, 8
+"""How many times the last cache the arena is: a CPU's is large, and its memory slow to fill."""
 MOST_MEMORY = 0.25
 FLUSH_BYTES = 2**30
 Run = Callable[[], object]
@@ -32,7 +32,8 @@ class TorchKernels:
         self._dtype = DTYPES[dtype]
         torch.set_num_threads(threads)
         machine = self.machine()
-        size_bytes = min(CACHES_DEEP * machine.cache_bytes, int(MOST_MEMORY * machine.memory_bytes))
+        caches = CPU_CACHES if machine.is_cpu else GPU_CACHES
+        size_bytes = min(caches * machine.cache_bytes, int(MOST_MEMORY * machine.memory_bytes))
         self._arena = Arena(size_bytes, self._dtype, self._device)
         self._stopwatch = None if machine.is_cpu else CudaStopwatch(FLUSH_BYTES, self._device)
 
@@ -40,7 +41,7 @@ class TorchKernels:
         """Return what the kernels run on, with clock rates of this moment."""
         return self._cpu() if self._device.type == "cpu" else self._gpu()
 
-    def prepare(self, shape: OpShape) -> Callable[[], None]:
+    def prepare(self, shape: OpShape) -> Run:
         """Return a call that runs one op once, each time on weights and KV that no cache holds."""
         makers: dict[str, Callable[[OpShape], Run]] = {
             "gemm": self._gemm,
@@ -50,17 +51,16 @@ class TorchKernels:
             "copy": self._copy,
             "read": self._read,
         }
-        run = makers[shape.op](shape)
+        return makers[shape.op](shape)
 
-        def once() -> None:
-            with torch.inference_mode():
-                run()
-
-        return once
-
-    def seconds(self, run: Callable[[], None], repeats: int) -> Sequence[float]:
+    def seconds(self, run: Run, repeats: int) -> Sequence[float]:
         """Return the seconds that each of ``repeats`` calls took on the device."""
-        return cpu_seconds(run, repeats) if self._stopwatch is None else self._stopwatch.seconds(run, repeats)
+        with torch.inference_mode():
+            return (
+                cpu_seconds(run, repeats)
+                if self._stopwatch is None
+                else self._stopwatch.seconds(run, repeats)
+            )
 
     def _cpu(self) -> Machine:
         return Machine(
@@ -74,9 +74,8 @@ class TorchKernels:
         )
 
     def _gpu(self) -> Machine:
-        index = torch.cuda.current_device()
-        properties = torch.cuda.get_device_properties(index)
-        state = hardware.gpu_state(index)
+        properties = torch.cuda.get_device_properties(self._device)
+        state = hardware.gpu_state(f"GPU-{properties.uuid}")
         return Machine(
             device_name=properties.name,
             driver=state.pop("driver_version", ""),
@@ -96,17 +95,10 @@ class TorchKernels:
         return lambda: functional.linear(x_mk, self._arena.view(shape.n, shape.k))
 
     def _attention(self, shape: OpShape) -> Run:
-        """Attention of ``query_tokens`` over past and themselves; the KV cache lies by sequence and head."""
         keys = shape.past_tokens + shape.query_tokens
         q_bhqd = self._random(shape.sequences, shape.heads, shape.query_tokens, shape.head_dim)
-        mask = causal_lower_right(shape.query_tokens, keys) if shape.query_tokens > 1 else None
-        grouped = shape.heads != shape.kv_heads
-
-        def attend() -> torch.Tensor:
-            k_bhkd, v_bhkd = (self._arena.view(shape.sequences, shape.kv_heads, keys, shape.head_dim) for _ in "kv")
-            return functional.scaled_dot_product_attention(q_bhqd, k_bhkd, v_bhkd, attn_mask=mask, enable_gqa=grouped)
-
-        return attend
+        cached = (shape.sequences, shape.kv_heads, keys, shape.head_dim)
+        return lambda: attention(q_bhqd, self._arena.view(*cached), self._arena.view(*cached))
 
     def _elementwise(self, shape: OpShape) -> Run:
         x_tn = self._random(shape.m, shape.n)
@@ -142,6 +134,17 @@ class TorchKernels:
 
     def _read(self, shape: OpShape) -> Run:
         return lambda: self._arena.view(shape.size_bytes // self._dtype.itemsize).amax()
+
+
+def attention(q_bhqd: torch.Tensor, k_bhkd: torch.Tensor, v_bhkd: torch.Tensor) -> torch.Tensor:
+    """Return attention [b, heads, q, d] of the last q of k tokens, each to those up to itself.
+
+    ``k_bhkd`` and ``v_bhkd`` may have fewer heads, each shared by as many query heads.
+    """
+    queries, keys = q_bhqd.shape[-2], k_bhkd.shape[-2]
+    mask = causal_lower_right(queries, keys) if queries > 1 else None
+    shared = q_bhqd.shape[1] != k_bhkd.shape[1]
+    return functional.scaled_dot_product_attention(q_bhqd, k_bhkd, v_bhkd, attn_mask=mask, enable_gqa=shared)
 
 
 def _rotate(x_tn: torch.Tensor, angles_tn: torch.Tensor) -> torch.Tensor:

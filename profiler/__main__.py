@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from profiler.fit_table import fit_command
+from profiler.show import show_command
 from traces.command_line import new_app, run
 from traces.errors import InputError
 
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 HELP = """Measure devices, import measurements, fit cost models.
 
-With no command at all it measures the CPU of this machine in less than a minute: the kernels of a model of 60 million
-parameters, at sizes chosen to show where their times bend.
+With no command at all it measures the CPU of this machine in less than a minute: the kernels of a model of
+60 million parameters, at sizes chosen to show where their times bend.
 
-A profile is a folder with profile.json (the device, its driver, how it was timed) and ops.parquet (one row per op
-and shape). No row of a profile is faster than the device can be.
+A profile is a folder with profile.json (the device, its driver, how it was timed) and ops.parquet (one row
+per op and shape). No row of a profile is faster than the device can be.
 
 Try: [bold]python -m profiler --output out/my-cpu[/]
 """
@@ -56,16 +57,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for
 @app.command(DEFAULT_COMMAND)
 def measure_command(
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A preset or a Hugging Face config.json: whose kernels to time.")
+        str,
+        typer.Option("--model", "-m", help="A preset or a Hugging Face config.json: whose kernels to time."),
     ] = "llama-60m",
     device: Annotated[
         str,
         typer.Option(
-            "--device", "-d", help="cpu; cuda (the GPU here); or the preset or JSON file that the GPU here is."
+            "--device",
+            "-d",
+            help="cpu; cuda (the GPU here); or the preset or JSON file that the GPU here is.",
         ),
     ] = "cpu",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write. Default: out/profile-<device>.")
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write. Default: out/profile-<device>."),
     ] = None,
     budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long to measure.")] = 40.0,
     dtype: Annotated[
@@ -81,19 +86,24 @@ def measure_command(
 
     Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 300[/]
     """
+    from profiler.device import load_device
     from profiler.grid import cpu_grid, design, gpu_grid
     from profiler.measure import measure
+    from profiler.profile import profile_folder
 
-    shapes_of, name = _model(model, dtype), "cpu" if device == "cpu" else "cuda"
-    kernels = _kernels(name, shapes_of.dtype, threads)
-    machine = kernels.machine()
-    target = _device(device, machine.device_name)
-    grid = cpu_grid(shapes_of) if machine.is_cpu else gpu_grid(shapes_of, machine.memory_bytes)
-    shapes = design(shapes_of, grid, tensor_parallel_size)
-    folder = output or Path(f"out/profile-{target.name}")
-    with _bar(f"measuring {machine.device_name}") as progress:
-        profile = measure(kernels, shapes_of, target, shapes, budget_s=budget, progress=progress)
-    _write(folder, profile, as_json)
+    layers, target = _model(model, dtype), None if device == "cuda" else load_device(device)
+    layers.check_parallel(tensor_parallel_size)
+    folder = output or Path(f"out/profile-{device if target is None else target.name}")
+    with profile_folder(folder) as write:
+        kernels = _kernels("cpu" if target is not None and target.is_cpu else "cuda", layers.dtype, threads)
+        machine = kernels.machine()
+        grid = cpu_grid(layers) if machine.is_cpu else gpu_grid(layers, machine.memory_bytes)
+        shapes = design(layers, grid, tensor_parallel_size)
+        with _bar(f"measuring {machine.device_name}") as progress:
+            target = target or _device_called(machine.device_name)
+            profile = measure(kernels, layers, target, shapes, budget_s=budget, progress=progress)
+        write(profile)
+    _report(folder, profile, as_json)
 
 
 @app.command("import", no_args_is_help=True)
@@ -118,10 +128,12 @@ def import_command(
     Example: [bold]python -m profiler import profiles/aiconfigurator/a100_sxm --output out/a100[/]
     """
     from profiler.importers import import_tables
+    from profiler.profile import write_profile
 
     with _status(f"reading {path}"):
         profile = import_tables(path, device, model=model)
-    _write(output, profile, as_json)
+    write_profile(output, profile)
+    _report(output, profile, as_json)
 
 
 def _model(name: str, dtype: str | None) -> Model:
@@ -135,11 +147,9 @@ def _model(name: str, dtype: str | None) -> Model:
     return model if dtype is None else replace(model, dtype=dtype)
 
 
-def _device(name: str, driver_name: str) -> Device:
-    from profiler.device import device_called, load_device
+def _device_called(driver_name: str) -> Device:
+    from profiler.device import device_called
 
-    if name != "cuda":
-        return load_device(name)
     found = device_called(driver_name)
     if found is None:
         wish = "a JSON file with its datasheet (see profiler/presets/devices)"
@@ -154,7 +164,9 @@ def _kernels(accelerator: str, dtype: str, threads: int) -> Kernels:
 
     found = list(entry_points(group=ENTRY_POINTS))
     if not found:
-        raise InputError("no engine is installed to run the kernels", expected="pip install charioteer[engine]")
+        raise InputError(
+            "no engine is installed to run the kernels", expected="pip install charioteer[engine]"
+        )
     try:
         make: Callable[..., Kernels] = found[0].load()
     except ModuleNotFoundError as error:
@@ -163,11 +175,9 @@ def _kernels(accelerator: str, dtype: str, threads: int) -> Kernels:
     return make(accelerator=accelerator, dtype=dtype, threads=threads)
 
 
-def _write(folder: Path, profile: Profile, as_json: bool) -> None:
-    from profiler.profile import write_profile
+def _report(folder: Path, profile: Profile, as_json: bool) -> None:
     from profiler.profile_table import print_profile, summary
 
-    write_profile(folder, profile)
     if as_json:
         import json
 
@@ -191,11 +201,19 @@ def _bar(text: str) -> Iterator[Callable[[float, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[op]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[op]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(text, total=1.0, op="")
         yield lambda share, op: progress.update(task, completed=share, op=op)
 
 
+app.command("fit", no_args_is_help=True)(fit_command)
+app.command("show", no_args_is_help=True)(show_command)
+
 if __name__ == "__main__":
-    sys.exit(run(app, "python -m profiler"))
+    run(app, "python -m profiler")

@@ -76,13 +76,14 @@ class _Heads:
 class DecodeAttention:
     """Seconds of one layer's decode attention on one GPU.
 
-    The sum of contexts counts as if all were equal. A context much longer than the others can end after them:
-    its thread block reads at most 1.2 times a multiprocessor's share of the memory bandwidth (A100: 22 of 19
-    GB/s). Where all blocks start at once, the time is at least that block's; where they queue, it starts at any
-    moment, and what it then adds is expected: a^2 / 2t for a block of a seconds among t of the others.
+    The sum of contexts counts as if all were equal. A context much longer than the others can end after them.
+    While all thread blocks start at once, kernels that split contexts hide it, and those that do not take at
+    least as long as it takes alone. Where blocks queue, it starts at any moment; what it then adds is expected:
+    a^2 / 2t for a block of a seconds among t of the others. Such a block reads at twice a multiprocessor's share
+    of the memory bandwidth, which fits the tables of unequal contexts of two GPUs best (RTX 4090, RTX PRO 6000).
     """
 
-    STREAM_SHARE = 1.2
+    STREAM_SHARE = 2.0
 
     def __init__(self, deployment: Deployment, op: FittedOp, most_decodes: int) -> None:
         self._op, self._device, self._sms = op, deployment.hardware, deployment.hardware.sms
@@ -90,19 +91,17 @@ class DecodeAttention:
         terms = self._terms(op.coefficients)
         self._launch_s, self._kv_s, self._idle_s, self._row_s, self._step_s = terms
         token_bytes = 2 * self._heads.width * self._heads.element_bytes
-        self._stream_s = (
-            token_bytes * self._sms / self._device.memory_bandwidth_bytes_per_s / self.STREAM_SHARE
-        )
+        rate = self.STREAM_SHARE * self._device.memory_bandwidth_bytes_per_s / self._sms
+        self._stream_s = token_bytes / rate
         rows = [row for row in _ROWS if row < most_decodes] + [max(most_decodes, 2)]
         self._corrections = _Corrections(rows, self._factors(rows))
 
     def time(self, decodes: int, context_sum: float, context_max: float) -> float:
         """Return seconds for ``decodes`` sequences (>= 1) that attend to ``context_sum`` KV tokens."""
-        mean = context_sum / decodes
+        mean = context_sum / decodes if context_sum > decodes else 1.0
         blocks = decodes * self._heads.kv_heads
-        seconds = (
-            self._launch_s + self._kv_s * context_sum + self._row_s * decodes + self._step_s * log2(mean)
-        )
+        seconds = self._launch_s + self._kv_s * context_sum + self._row_s * decodes
+        seconds += self._step_s * log2(mean)
         if self._idle_s:
             waves = -(-blocks // self._sms)
             seconds += self._idle_s * context_sum * (waves * self._sms / blocks - 1)
@@ -112,10 +111,9 @@ class DecodeAttention:
         return seconds
 
     def _tail(self, seconds: float, context_max: float, blocks: int) -> float:
-        alone = self._stream_s * context_max
         if blocks <= self._sms:
-            alone = alone if self._idle_s else alone * blocks / self._sms
-            return max(0.0, alone - seconds)
+            return max(0.0, self.time(1, context_max, context_max) - seconds) if self._idle_s else 0.0
+        alone = self._stream_s * context_max
         return alone - seconds / 2 if alone >= seconds else alone * alone / (2 * seconds)
 
     def _terms(self, coefficients: Mapping[str, float]) -> tuple[float, float, float, float, float]:

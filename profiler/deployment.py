@@ -164,11 +164,16 @@ class Deployment:
 
         The head counts for sampled tokens only, the embedding not at all.
         """
-        model = self.spec
-        head = model.hidden * model.vocab
+        per_token, per_output, per_pair = self._flops
         tokens = batch.prefill_tokens + batch.decodes
-        attention = 4.0 * model.layers * model.heads * model.head_dim * self.attention_pairs(batch)
-        return 2.0 * layer_weights(model) * model.layers * tokens + 2.0 * head * batch.outputs + attention
+        return per_token * tokens + per_output * batch.outputs + per_pair * self.attention_pairs(batch)
+
+    @cached_property
+    def _flops(self) -> tuple[float, float, float]:
+        """FLOPs of the layers a token, of the head an output, of attention a (query, key) pair of all heads."""
+        model = self.spec
+        per_pair = 4.0 * model.layers * model.heads * model.head_dim
+        return 2.0 * layer_weights(model) * model.layers, 2.0 * model.hidden * model.vocab, per_pair
 
 
 def layer_weights(model: Model) -> int:

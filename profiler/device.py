@@ -67,7 +67,9 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}")
+            raise ValueError(
+                f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}"
+            )
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected a positive number")
@@ -109,7 +111,8 @@ def load_device(name_or_path: str | PathLike[str]) -> Device:
 def device_called(name: str) -> Device | None:
     """Return the preset of the device that a driver or a folder calls ``name``, if there is one.
 
-    Case, spaces and punctuation do not count: ``RTX4090``, ``a100_sxm`` and ``NVIDIA H100 80GB HBM3`` are known.
+    Case, spaces and punctuation do not count: ``RTX4090``, ``a100_sxm`` and ``NVIDIA H100 80GB HBM3`` are
+    known.
     """
     wanted = _plain(name)
     for preset in map(load_device, device_names()):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 8
 HELD_OUT_SHARE = 0.2
 MOST_FOLDS = 3
+MANY_GROUPS = 40
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 ELEMENT_BYTES = {"float32": 4.0, "fp32": 4.0}
 SMALLEST_WEIGHT = 2**20
@@ -74,14 +76,19 @@ def _gap(table: pa.Table) -> float | None:
 
 
 def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
-    """Fit one op and measure its errors on rows held out of fits made for that purpose."""
-    fitted = _fit_rows(op, shape, time_s, device)
-    misses = {"unseen shapes": _unseen(op, shape, time_s, device)}
+    """Fit one op and measure its errors on rows held out of fits made for that purpose.
+
+    A residual that does not make unseen shapes better is left out: a table of a few shapes often teaches none.
+    """
+    name, out = _held_out(op, shape)
+    misses, with_residual = _unseen(op, shape, time_s, device, out)
+    fitted = _fit_rows(op, shape, time_s, device, with_residual=with_residual)
+    kinds = {name: misses}
     if op.axis is not None:
-        misses["profiled shapes"] = _between(op, shape, time_s, device)
-    misses = {name: pair for name, pair in misses.items() if len(pair[0])}
-    errors = {name: _errors(measured, predicted) for name, (measured, predicted) in misses.items()}
-    bands = {name: _bands(measured, predicted) for name, (measured, predicted) in misses.items()}
+        kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)
+    kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
+    errors = {kind: _errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
+    bands = {kind: _bands(measured, predicted) for kind, (measured, predicted) in kinds.items()}
     return replace(fitted, rows=len(time_s), errors=errors, bands=bands)
 
 
@@ -121,11 +128,11 @@ def _once(
     return {key: values[first] for key, values in columns.items()}, times
 
 
-def _fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
+def _fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True) -> FittedOp:
     coefficients = fit_physics(op, shape, time_s, device)
     log_ratio = np.log(time_s / op.physics(coefficients, shape, device))
     residual = None
-    if op.features is not None:
+    if with_residual and op.features is not None:
         residual = fit_residual(op.features(shape, device), log_ratio, op.groups(shape))
     fitted = FittedOp(name=op.name, coefficients=coefficients, residual=residual)
     if op.axis is None:
@@ -143,24 +150,34 @@ def _layers(op: Op, shape: Shape) -> Any:
     return shape["n"] * shape["k"] >= SMALLEST_WEIGHT
 
 
-def _unseen(op: Op, shape: Shape, time_s: Floats, device: Device) -> tuple[Floats, Floats]:
-    """Return measured and predicted times of whole groups that a fit did not see."""
-    groups = op.groups(shape)
+def _held_out(op: Op, shape: Shape) -> tuple[str, list[npt.NDArray[np.bool_]]]:
+    """Return what is held out, and the rows of each fold: whole groups, or rows where there is one group only."""
+    groups, kind = op.groups(shape), "unseen shapes"
+    if len(np.unique(groups)) < 2:
+        groups, kind = np.arange(len(groups), dtype=np.float64), "unseen rows"
     names = np.random.default_rng(0).permutation(np.unique(groups))
-    if len(names) < 2:
-        return np.zeros(0), np.zeros(0)
-    folds = [fold for fold in np.array_split(names, min(len(names), round(1 / HELD_OUT_SHARE))) if len(fold)]
-    measured, predicted = [], []
-    for fold in folds[: MOST_FOLDS if len(names) < 40 else 1]:
-        out = np.isin(groups, fold)
-        seen, unseen = _take(shape, ~out), _take(shape, out)
-        fitted = _fit_rows(op, seen, time_s[~out], device)
+    folds = np.array_split(names, min(len(names), round(1 / HELD_OUT_SHARE)))
+    return kind, [np.isin(groups, fold) for fold in folds[: MOST_FOLDS if len(names) < MANY_GROUPS else 1]]
+
+
+def _unseen(
+    op: Op, shape: Shape, time_s: Floats, device: Device, folds: list[npt.NDArray[np.bool_]]
+) -> tuple[tuple[Floats, Floats], bool]:
+    """Return measured and predicted times of rows that a fit did not see, and whether its residual helped."""
+    measured, corrected, bare = [], [], []
+    for out in folds:
+        fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device)
         measured.append(time_s[out])
-        predicted.append(fitted.predict(unseen, device))
-    return np.concatenate(measured), np.concatenate(predicted)
+        corrected.append(fitted.predict(_take(shape, out), device))
+        bare.append(op.physics(fitted.coefficients, _take(shape, out), device))
+    known, better, plain = (np.concatenate(part) for part in (measured, corrected, bare))
+    helped = float(np.abs(np.log(known / better)).mean()) < float(np.abs(np.log(known / plain)).mean())
+    return (known, better if helped else plain), helped
 
 
-def _between(op: Op, shape: Shape, time_s: Floats, device: Device) -> tuple[Floats, Floats]:
+def _between(
+    op: Op, shape: Shape, time_s: Floats, device: Device, with_residual: bool
+) -> tuple[Floats, Floats]:
     """Return measured and predicted times of every other point of each profiled shape, from a fit to the rest."""
     layers = np.zeros(len(time_s), dtype=np.bool_)
     layers[_layers(op, shape)] = True
@@ -172,7 +189,7 @@ def _between(op: Op, shape: Shape, time_s: Floats, device: Device) -> tuple[Floa
         rows = np.flatnonzero(groups == group)
         rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
     out = (rank % 2 == 1) & layers
-    fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device)
+    fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
     out &= np.isin(groups, list(fitted.curves.points if fitted.curves is not None else ()))
     return time_s[out], fitted.predict(_take(shape, out), device)
 

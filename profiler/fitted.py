@@ -69,9 +69,8 @@ class FittedOp:
 
     def band(self, coverage: float, *, profiled: bool = False) -> float:
         """Return the half width, in log time, of a band that holds ``coverage`` of the held-out rows."""
-        bands = self.bands.get("profiled shapes" if profiled else "unseen shapes") or self.bands.get(
-            "unseen shapes"
-        )
+        kinds = (*(("profiled shapes",) if profiled else ()), "unseen shapes", "unseen rows")
+        bands = next((self.bands[kind] for kind in kinds if kind in self.bands), None)
         if not bands:
             return LARGEST_CORRECTION
         known = sorted((float(share), width) for share, width in bands.items())

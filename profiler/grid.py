@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from profiler.kernels import OpShape
 from profiler.model import Model
-from traces.errors import InputError
 
 SMALL = (1, 2, 4, 8, 16, 24, 32, 48)
 SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -23,8 +22,8 @@ class Grid:
     tokens, sequences, context
         The most tokens of a batch, sequences of a batch, and tokens of one context.
     edge
-        Tokens of a tile: up to ``8 * edge`` each multiple is measured, and one token beyond it, where a kernel that
-        works in tiles starts another one.
+        Tokens of a tile: up to ``8 * edge`` each multiple is measured, and one token beyond it, where a
+        kernel that works in tiles starts another one.
     kv_tokens
         The most tokens of KV that one call of decode attention may read.
     """
@@ -35,11 +34,6 @@ class Grid:
     edge: int
     kv_tokens: int
 
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise InputError(f"{name} is {value}", expected="at least 1")
-
 
 def cpu_grid(model: Model) -> Grid:
     """Return the grid for one CPU: as far as it gets in a minute."""
@@ -48,14 +42,14 @@ def cpu_grid(model: Model) -> Grid:
 
 
 def gpu_grid(model: Model, memory_bytes: int) -> Grid:
-    """Return the grid for one GPU, its KV in at most a quarter of the memory."""
+    """Return the grid for one GPU, one layer's KV in at most a sixteenth of the memory."""
     layer_bytes = 2 * model.kv_heads * model.head_dim * model.dtype_bytes
     return Grid(
         tokens=8192,
         sequences=256,
         context=min(model.max_position, 131072),
         edge=64,
-        kv_tokens=memory_bytes // (4 * layer_bytes),
+        kv_tokens=memory_bytes // (16 * layer_bytes),
     )
 
 

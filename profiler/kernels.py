@@ -1,4 +1,4 @@
-"""What measuring needs of whoever runs the kernels; the engine offers it, and this package knows no more of it."""
+"""What measuring needs of whoever runs the kernels: the engine offers it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENTRY_POINTS = "charioteer.kernels"
 
 @dataclass(frozen=True, kw_only=True)
 class OpShape:
-    """One op to measure; the columns of a profile by the same names (see :class:`profiler.profile.Profile`)."""
+    """One op to measure, by the names of a profile's columns (see :class:`profiler.profile.Profile`)."""
 
     op: str
     kind: str
@@ -68,8 +68,8 @@ class Machine:
 class Kernels(Protocol):
     """The kernels of an engine, one at a time, on one device.
 
-    Made as ``Kernels(accelerator=..., dtype=..., threads=...)``: ``cpu`` or ``cuda``, an element type of a profile,
-    and how many threads compute on a CPU.
+    Made as ``Kernels(accelerator=..., dtype=..., threads=...)``: ``cpu`` or ``cuda``, an element type of a
+    profile, and how many threads compute on a CPU.
 
     Raises
     ------
@@ -83,13 +83,14 @@ class Kernels(Protocol):
         """Return what the kernels run on, with clock rates of this moment."""
         ...
 
-    def prepare(self, shape: OpShape) -> Callable[[], None]:
+    def prepare(self, shape: OpShape) -> Callable[[], object]:
         """Return a call that runs one op once, each time on weights and KV that no cache holds.
 
-        Besides the ops of a profile there are two to find the ceilings: ``copy`` and ``read`` of ``size_bytes``.
+        Besides the ops of a profile there are two to find the ceilings: ``copy`` and ``read`` of
+        ``size_bytes``.
         """
         ...
 
-    def seconds(self, run: Callable[[], None], repeats: int) -> Sequence[float]:
+    def seconds(self, run: Callable[[], object], repeats: int) -> Sequence[float]:
         """Return the seconds that each of ``repeats`` calls took on the device."""
         ...

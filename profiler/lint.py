@@ -51,8 +51,8 @@ class Roofline:
 class Work:
     """What each row has to do.
 
-    ``moved_bytes`` must come from or go to memory when the device's caches hold nothing useful, as in a serving
-    engine, where all layers run before one runs again; ``sent_bytes`` must cross a link.
+    ``moved_bytes`` must come from or go to memory when the device's caches hold nothing useful, as in a
+    serving engine, where all layers run before one runs again; ``sent_bytes`` must cross a link.
     """
 
     flops: Floats
@@ -64,10 +64,11 @@ def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str
     """Return the rows that are possible, and how many were refused for each reason (``op: reason``).
 
     A row is refused if its time is zero, or more than :data:`TOLERANCE` under ``max(FLOPs / peak rate,
-    bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention moves the KV of the past.
-    Where everything that a row touches fits into the last cache, it is *hot in L2*: possible, but only
-    because the kernel ran again and again over the same data, which serving never does. Elementwise ops are taken
-    to find their inputs in the cache, where the op before left them; only what does not fit must move.
+    bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention moves the KV of the
+    past. Where everything that a row touches fits into the last cache, it is *hot in L2*: possible, but
+    only because the kernel ran again and again over the same data, which serving never does. Elementwise
+    ops are taken to find their inputs in the cache, where the op before left them; only what does not fit
+    must move.
     """
     import pyarrow as pa
 
@@ -111,7 +112,7 @@ def _reasons(op: str, columns: Columns, roofline: Roofline) -> npt.NDArray[Any]:
     return reasons
 
 
-def _gemm(c: Columns, roofline: Roofline) -> Work:
+def _gemm(c: Columns, _: Roofline) -> Work:
     flops = 2 * c["m"] * c["n"] * c["k"]
     moved = c["element_bytes"] * (c["n"] * c["k"] + c["m"] * c["k"] + c["m"] * c["n"])
     return Work(flops, moved, np.zeros_like(flops))
@@ -121,7 +122,7 @@ def _kv_bytes(c: Columns, tokens: Floats) -> Floats:
     return np.asarray(2 * c["element_bytes"] * c["kv_heads"] * c["head_dim"] * tokens, dtype=np.float64)
 
 
-def _attention(c: Columns, roofline: Roofline) -> Work:
+def _attention(c: Columns, _: Roofline) -> Work:
     query, past, decodes = c["query_tokens"], c["past_tokens"], c["decodes"]
     pairs = c["sequences"] * (query * past + query * (query + 1) / 2) + decodes * c["decode_context"]
     cached = c["sequences"] * past + decodes * np.maximum(c["decode_context"] - 1, 0)
@@ -133,7 +134,7 @@ def _elementwise(c: Columns, roofline: Roofline) -> Work:
     return Work(np.zeros_like(moved), moved, np.zeros_like(moved))
 
 
-def _transfer(c: Columns, roofline: Roofline) -> Work:
+def _transfer(c: Columns, _: Roofline) -> Work:
     sent = c["size_bytes"]
     return Work(np.zeros_like(sent), np.zeros_like(sent), sent)
 

@@ -43,18 +43,27 @@ class Samples:
 
     @property
     def spread_s(self) -> float:
-        """The standard deviation; NaN for a single time."""
-        return float(np.std(self.seconds, ddof=1)) if len(self.seconds) > 1 else float("nan")
+        """Half the range of the middle half of the times; NaN for a single time."""
+        if len(self.seconds) < 2:
+            return float("nan")
+        low, high = np.quantile(self.seconds, (0.25, 0.75))
+        return float(high - low) / 2
 
 
 def measure(
-    kernels: Kernels, model: Model, device: Device, shapes: Sequence[OpShape], *, budget_s: float, progress: Progress
+    kernels: Kernels,
+    model: Model,
+    device: Device,
+    shapes: Sequence[OpShape],
+    *,
+    budget_s: float,
+    progress: Progress,
 ) -> Profile:
     """Time ``shapes`` for about ``budget_s`` seconds and return a linted profile.
 
-    Every round goes through all shapes in another order, so that a machine that slows down for a while spoils a
-    sample of many shapes and not the median of a few. Shapes that the time did not suffice for are counted in
-    ``meta["refused"]``.
+    Every round goes through all shapes in another order, so that a machine that slows down for a while
+    spoils a sample of many shapes and not the median of a few. Shapes that the time did not suffice for are
+    counted in ``meta["refused"]``.
 
     Parameters
     ----------
@@ -102,7 +111,10 @@ def _clocks(before: Machine, after: Machine) -> str:
 def _ceilings(kernels: Kernels, machine: Machine) -> dict[str, float]:
     """Return the best rates of a copy and a read through memory, and of a large square product."""
     size_bytes = machine.cache_bytes
-    moves = {name: _fastest_s(kernels, OpShape(op=name, kind=name, size_bytes=size_bytes)) for name in ("copy", "read")}
+    moves = {
+        name: _fastest_s(kernels, OpShape(op=name, kind=name, size_bytes=size_bytes))
+        for name in ("copy", "read")
+    }
     side = CEILING_PRODUCT * (1 if machine.is_cpu else 8)
     product = OpShape(op="gemm", kind="square", m=side, n=side, k=side)
     return {
@@ -133,7 +145,7 @@ def _rounds(
 
 def _sample(kernels: Kernels, shape: OpShape, samples: dict[OpShape, Samples]) -> None:
     run = kernels.prepare(shape)
-    run()
+    kernels.seconds(run, 1)
     known = samples.setdefault(shape, Samples())
     repeats = FIRST_REPEATS
     if known.seconds:
@@ -155,7 +167,11 @@ def _table(samples: Mapping[OpShape, Samples], dtype: str) -> pa.Table:
 
 
 def _roofline(
-    device: Device, machine: Machine, measured: Mapping[str, float], samples: Mapping[OpShape, Samples], dtype: str
+    device: Device,
+    machine: Machine,
+    measured: Mapping[str, float],
+    samples: Mapping[OpShape, Samples],
+    dtype: str,
 ) -> Roofline:
     """Return the device's roofline; that of a CPU is the best rate that was seen here."""
     roofline = Roofline.of(device)

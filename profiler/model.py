@@ -115,8 +115,9 @@ class Model:
         Raises
         ------
         InputError
-            If ``tp`` does not divide the query heads or the MLP, or does not fit the KV heads (of which each
-            GPU holds its share, or a copy where there are fewer than GPUs), or there are fewer layers than stages.
+            If ``tp`` does not divide the query heads or the MLP, or does not fit the KV heads (of which
+            each GPU holds its share, or a copy where there are fewer than GPUs), or there are fewer layers
+            than stages.
         """
         for count, what in ((self.heads, "query heads"), (self.intermediate, "MLP columns")):
             if tp < 1 or count % tp:
@@ -131,7 +132,7 @@ class Model:
             raise InputError(f"{pp} stages", where="--pipeline-parallel-size", expected=wish)
 
     def layers_on(self, pp: int, stage: int) -> int:
-        """Return how many layers ``stage`` of ``pp`` runs; the last stage, which has the head, gets no extra one."""
+        """Return how many layers a stage runs; the last one, which has the head, gets no extra layer."""
         self.check_parallel(1, pp)
         extra = self.layers % pp
         return self.layers // pp + (pp - 1 - extra <= stage < pp - 1)
@@ -165,7 +166,11 @@ class Model:
         """Return the matrix products of one layer on each of ``tp`` GPUs, q/k/v and gate/up fused."""
         heads, kv_heads = self.heads_on(tp)
         wide = self.intermediate // tp
-        up = Linear("gate_up_proj", 2 * wide, self.hidden) if self.gated else Linear("up_proj", wide, self.hidden)
+        up = (
+            Linear("gate_up_proj", 2 * wide, self.hidden)
+            if self.gated
+            else Linear("up_proj", wide, self.hidden)
+        )
         return (
             Linear("qkv_proj", (heads + 2 * kv_heads) * self.head_dim, self.hidden),
             Linear("o_proj", self.hidden, heads * self.head_dim),
@@ -174,7 +179,7 @@ class Model:
         )
 
     def head_linear(self, tp: int = 1) -> Linear:
-        """Return the head's matrix product on each of ``tp`` GPUs; it runs for the tokens that are sampled."""
+        """Return the head's matrix product on each of ``tp`` GPUs; it runs for tokens that are sampled."""
         return Linear("lm_head", -(-self.vocab // tp), self.hidden)
 
     def elementwise(self, tp: int = 1) -> tuple[Elementwise, ...]:

@@ -22,7 +22,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "vocab": ("vocab_size",),
     "max_position": ("max_position_embeddings", "n_positions"),
 }
-BIASED: Mapping[str, Any] = {"qkv_bias": True, "output_bias": True, "mlp_bias": True, "norm": "layer", "gated": False}
+BIASED: Mapping[str, Any] = {
+    "qkv_bias": True,
+    "output_bias": True,
+    "mlp_bias": True,
+    "norm": "layer",
+    "gated": False,
+}
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
@@ -65,7 +71,8 @@ def read_config(config: Config, *, name: str, where: Place) -> Model:
     if family in LEARNED_POSITIONS:
         traits["learned_positions"] = sizes["max_position"] + LEARNED_POSITIONS[family]
     traits |= _attention(config, family, sizes, where)
-    return Model(name=name, family=family, dtype=_dtype(config, where), **sizes, **traits)
+    values: dict[str, Any] = {**sizes, **traits}
+    return Model(name=name, family=family, dtype=_dtype(config, where), **values)
 
 
 def _refuse_others(config: Config, where: Place) -> None:
@@ -83,11 +90,17 @@ def _refuse_others(config: Config, where: Place) -> None:
         if config.get(key):
             raise InputError(f"a state-space model ({key}): it keeps no KV cache", where=where, expected=wish)
     if config.get("kv_lora_rank"):
-        raise InputError("multi-head latent attention: its KV cache is compressed", where=where, expected=wish)
+        raise InputError(
+            "multi-head latent attention: its KV cache is compressed", where=where, expected=wish
+        )
     if config.get("quantization_config"):
-        raise InputError("quantized weights: their kernels are not modelled", where=where, expected="16-bit weights")
+        raise InputError(
+            "quantized weights: their kernels are not modelled", where=where, expected="16-bit weights"
+        )
     if config.get("text_config"):
-        raise InputError("a multimodal model: images are no tokens", where=where, expected="its text_config alone")
+        raise InputError(
+            "a multimodal model: images are no tokens", where=where, expected="its text_config alone"
+        )
 
 
 def _sizes(config: Config, family: str, where: Place) -> dict[str, int]:
@@ -153,7 +166,9 @@ def _stated(config: Config, family: str) -> dict[str, Any]:
     }
     if family == "falcon":
         keys |= {"bias": ("qkv_bias", "output_bias", "mlp_bias"), "parallel_attn": ("parallel_attention",)}
-    traits = {name: bool(config[key]) for key, names in keys.items() if key in config for name in names}
+    traits: dict[str, Any] = {
+        name: bool(config[key]) for key, names in keys.items() if key in config for name in names
+    }
     if family == "gpt_neox":
         traits.setdefault("parallel_attention", True)
     if family == "falcon":

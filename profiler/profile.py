@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +72,9 @@ class Meta:
         Rows of ``ops.parquet``.
     refused
         Rows that were left out, by reason.
+    ceilings
+        What no row may beat: the keys of :class:`profiler.lint.Roofline`; for a measured machine also what it
+        reached (``measured_...``) and its ``memory_bytes``.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -125,7 +130,8 @@ def ops_table(rows: int, **columns: Any) -> pa.Table:
     Parameters
     ----------
     columns
-        Arrays of length ``rows``, or scalars, by the names of :data:`COLUMNS`; ``op`` and ``time_s`` at least.
+        Arrays of length ``rows``, or scalars, by the names of :data:`COLUMNS`; ``op`` and ``time_s`` at
+        least.
     """
     import numpy as np
     import pyarrow as pa
@@ -143,6 +149,21 @@ def ops_table(rows: int, **columns: Any) -> pa.Table:
     return pa.Table.from_arrays(filled, schema=schema())
 
 
+@contextmanager
+def profile_folder(path: str | PathLike[str]) -> Iterator[Callable[[Profile], None]]:
+    """Yield a function that writes a profile, which becomes the folder ``path`` when the block ends well.
+
+    To be opened before a long measurement, so that a path that cannot be written is known at once.
+
+    Raises
+    ------
+    InputError
+        If ``path`` exists and holds something else, or cannot be written.
+    """
+    with whole_folder(path, marker=META_FILE) as folder:
+        yield partial(_write, folder)
+
+
 def write_profile(path: str | PathLike[str], profile: Profile) -> None:
     """Write ``profile`` to the folder ``path``, whole or not at all.
 
@@ -151,12 +172,15 @@ def write_profile(path: str | PathLike[str], profile: Profile) -> None:
     InputError
         If ``path`` exists and holds something else, or cannot be written.
     """
+    with profile_folder(path) as write:
+        write(profile)
+
+
+def _write(folder: Path, profile: Profile) -> None:
     import pyarrow.parquet as pq
 
-    meta = {**profile.meta, "rows": profile.table.num_rows}
-    with whole_folder(path, marker=META_FILE) as folder:
-        write_json(folder / META_FILE, meta)
-        pq.write_table(profile.table, folder / OPS_FILE, compression="zstd")
+    write_json(folder / META_FILE, {**profile.meta, "rows": profile.table.num_rows})
+    pq.write_table(profile.table, folder / OPS_FILE, compression="zstd")
 
 
 def read_profile(path: str | PathLike[str], *, check: bool = True) -> Profile:
@@ -180,7 +204,9 @@ def read_profile(path: str | PathLike[str], *, check: bool = True) -> Profile:
     meta = from_mapping(Meta, read_json(folder / META_FILE), where=folder / META_FILE)
     table = _read_ops(folder / OPS_FILE)
     if table.num_rows != meta.rows:
-        raise InputError(f"{table.num_rows} rows", where=folder / OPS_FILE, expected=f"{meta.rows}, as in {META_FILE}")
+        raise InputError(
+            f"{table.num_rows} rows", where=folder / OPS_FILE, expected=f"{meta.rows}, as in {META_FILE}"
+        )
     check_rows(table, meta, where=folder / OPS_FILE, roofline=check)
     return Profile(dataclasses.asdict(meta), table)
 
@@ -194,7 +220,9 @@ def _read_ops(path: Path) -> pa.Table:
     except FileNotFoundError as error:
         raise InputError("no such file", where=path, expected="a parquet file") from error
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"cannot read: {str(error).splitlines()[0]}", where=path, expected="a parquet file") from error
+        raise InputError(
+            f"cannot read: {str(error).splitlines()[0]}", where=path, expected="a parquet file"
+        ) from error
     for column in schema():
         if column.name not in table.column_names:
             raise InputError(f"column {column.name!r} is missing", where=path)

@@ -7,8 +7,9 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from profiler.device import device_names, load_device
+from profiler.device import Device, device_names, load_device
 from profiler.lint import Roofline, refusals
 from profiler.profile import COUNT_COLUMN, OPS, SHAPE_COLUMNS, TIME_COLUMNS
 from traces.errors import InputError
@@ -16,7 +17,7 @@ from traces.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from profiler.profile import Meta
+    from profiler.profile import Meta, Profile
 
 
 def roofline_of(meta: Meta) -> Roofline | None:
@@ -28,6 +29,20 @@ def roofline_of(meta: Meta) -> Roofline | None:
     if meta.device in device_names():
         return dataclasses.replace(Roofline.of(load_device(meta.device)), **stated)
     return None
+
+
+def device_of(profile: Profile) -> Device:
+    """Return the device of a profile: its preset, a CPU's with what was measured in place of the defaults.
+
+    Raises
+    ------
+    InputError
+        If the profile's device is no preset.
+    """
+    device = load_device(str(profile.meta["device"]))
+    known = {field.name for field in dataclasses.fields(Device)}
+    stated = {name: value for name, value in profile.meta["ceilings"].items() if name in known}
+    return dataclasses.replace(device, **stated) if device.is_cpu else device
 
 
 def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofline: bool = True) -> None:
@@ -51,7 +66,9 @@ def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofl
     if (reasons != "").any():
         ops = np.asarray(table["op"].to_pylist(), dtype=np.str_)
         pairs = np.char.add(np.char.add(ops, ": "), reasons)[reasons != ""]
-        named = ", ".join(f"{count} {name}" for name, count in zip(*np.unique(pairs, return_counts=True), strict=True))
+        named = ", ".join(
+            f"{count} {name}" for name, count in zip(*np.unique(pairs, return_counts=True), strict=True)
+        )
         what = f"{len(pairs)} of {len(reasons)} rows beat the roofline of {meta.device} ({named})"
         raise InputError(what, where=where, expected="times that the device can reach")
 
@@ -71,7 +88,9 @@ def _check_values(table: pa.Table, where: str | PathLike[str]) -> None:
         _refuse(table, name, ~(np.isfinite(values) | unknown) | (values < 0), "a time >= 0 in seconds", where)
 
 
-def _refuse(table: pa.Table, name: str, wrong: np.ndarray, expected: str, where: str | PathLike[str]) -> None:  # type: ignore[type-arg]
+def _refuse(
+    table: pa.Table, name: str, wrong: npt.NDArray[np.bool_], expected: str, where: str | PathLike[str]
+) -> None:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         place = f"{where}, row {row + 1}, column {name!r}"

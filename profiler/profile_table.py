@@ -47,7 +47,9 @@ def print_profile(console: Console, profile: Profile, folder: Path) -> None:
     """Print the ops of a profile, what was refused and why, and where it was written."""
     facts = summary(profile)
     of_model = f", {facts['model']}" if facts["model"] else ""
-    console.print(f"[bold]{facts['device']}[/] ({facts['device_name']}{of_model}, {facts['dtype']})", highlight=False)
+    console.print(
+        f"[bold]{facts['device']}[/] ({facts['device_name']}{of_model}, {facts['dtype']})", highlight=False
+    )
     console.print(_ops_table(facts))
     if facts["refused"]:
         console.print(_refused_table(facts))
@@ -82,7 +84,8 @@ def _refused_table(facts: dict[str, Any]) -> Table:
 def _rates(measured: dict[str, float]) -> str:
     copy, read = measured["measured_copy_bytes_per_s"], measured["measured_read_bytes_per_s"]
     product = measured["measured_product_flops"]
-    return f"copy {copy / 1e9:,.1f} GB/s, read {read / 1e9:,.1f} GB/s, matrix product {product / 1e9:,.0f} GFLOP/s"
+    moves = f"copy {copy / 1e9:,.1f} GB/s, read {read / 1e9:,.1f} GB/s"
+    return f"{moves}, matrix product {product / 1e9:,.0f} GFLOP/s"
 
 
 def _time(seconds: float) -> str:

@@ -133,6 +133,7 @@ def _beside(cost_model: CostModel, row: Published) -> dict[str, Any]:
     shown = _iteration(cost_model, row.label, row.batch)
     parts = shown["parts_s"]
     attention_s = parts["prefill attention"] + parts["decode attention"]
-    predicted = {"total_s": shown["time_s"], "linear_s": shown["time_s"] - attention_s, "attention_s": attention_s}
+    linear_s = shown["time_s"] - attention_s if row.linear_holds_rest else parts["linear"]
+    predicted = {"total_s": shown["time_s"], "linear_s": linear_s, "attention_s": attention_s}
     published = {"total_s": row.total_s, "linear_s": row.linear_s, "attention_s": row.attention_s}
     return {"batch": row.label, "predicted": predicted, "published": published, "source": row.source}

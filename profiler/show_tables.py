@@ -100,11 +100,12 @@ def _effects(rows: list[dict[str, Any]]) -> list[str]:
     if {"prefill 1024", "decode 4", "prefill 1021 + decode 3"} <= totals.keys():
         pairs = zip(totals["prefill 1024"], totals["decode 4"], totals["prefill 1021 + decode 3"], strict=True)
         costs = [(alone * 1e3 / 4, (mixed - whole) * 1e3 / 3) for whole, alone, mixed in pairs]
-        shown = [f"{alone:.2f} ms a decode token alone, {beside:.2f} beside a prefill" for alone, beside in costs]
-        lines.append(f"predicted: {shown[0]}; published: {shown[1]}")
+        shown = [f"{alone:.2f} ms alone, {beside:.2f} ms beside a prefill" for alone, beside in costs]
+        lines.append(f"a token of decode: predicted {shown[0]}; published {shown[1]}")
     if {"prefill 256", "prefill 257"} <= totals.keys():
-        steps = [100 * (one_more / at - 1) for at, one_more in zip(totals["prefill 256"], totals["prefill 257"], strict=True)]
-        lines.append(f"256 -> 257 tokens: predicted {steps[0]:+.0f} %, published {steps[1]:+.0f} %")
+        pairs = zip(totals["prefill 256"], totals["prefill 257"], strict=True)
+        steps = [f"{100 * (longer / shorter - 1):+.0f} %" for shorter, longer in pairs]
+        lines.append(f"256 -> 257 tokens: predicted {steps[0]}, published {steps[1]}")
     return lines
 
 

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 FOLDER = "fitted"
 NEAREST = {
     "ampere": ("ampere", "ada", "hopper", "blackwell"),
-    "ada": ("ada", "ampere", "hopper", "blackwell"),
-    "hopper": ("hopper", "blackwell", "ampere", "ada"),
-    "blackwell": ("blackwell", "ada", "ampere", "hopper"),
+    "hopper": ("hopper", "blackwell", "ada", "ampere"),
+    "ada": ("ada", "hopper", "ampere", "blackwell"),
+    "blackwell": ("blackwell", "hopper", "ada", "ampere"),
     "cpu": ("cpu", "ampere", "ada", "hopper", "blackwell"),
 }
-"""Architectures by how much their kernels are alike, the own one first."""
+"""Architectures by how well their physics was measured to transfer, the own one first. To an RTX 4090 (Ada) and an
+RTX PRO 6000 (Blackwell), GEMMs and decode attention transfer better from Hopper than from Ampere (median errors
+18 and 8 % against 24 and 10 %; 9 and 6 % against 14 and 15 %)."""
 
 
 def shipped_names() -> list[str]:

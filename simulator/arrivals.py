@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from policies.sequence import Sequence
-from traces.errors import InputError
 from traces.workload import Workload
 
 
@@ -19,11 +16,6 @@ class Arrivals:
         self._hash_ids = workload.hash_ids
         self._block_size = block_size
         self._next = 0
-        if self._hash_ids is not None and self._hash_ids.block_size % block_size:
-            raise InputError(
-                f"--block-size {block_size}",
-                expected=f"a divisor of the workload's hash blocks of {self._hash_ids.block_size} tokens",
-            )
 
     def __len__(self) -> int:
         return len(self._arrival_s)
@@ -50,11 +42,7 @@ class Arrivals:
         )
 
     def _block_hashes(self, request: int) -> list[int]:
-        """Split the workload's hash blocks (512 tokens in the Mooncake traces) into KV blocks."""
         if self._hash_ids is None:
             return []
-        parts = self._hash_ids.block_size // self._block_size
-        blocks = self._prompt_tokens[request] // self._block_size
-        split = self._hash_ids.of(request)[:, None] * parts + np.arange(parts)
-        hashes: list[int] = split.ravel()[:blocks].tolist()
-        return hashes
+        hashes = self._hash_ids.of_blocks(request, self._prompt_tokens[request], self._block_size)
+        return list(map(int, hashes))

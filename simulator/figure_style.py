@@ -19,6 +19,7 @@ KIND_COLOURS = {"prefill": "#EE7733", "mixed": "#8E6BBF", "decode": "#9CC5E0"}
 KIND_NAMES = {"prefill": "prefill only", "mixed": "prefill and decodes", "decode": "decodes only"}
 STALL_COLOUR = "#B00020"
 GREY, PALE, INK = "#8A94A0", "#E4E8EC", "#1B232C"
+LEGEND_LINE, LEGEND_WIDTH = 20, 960
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -63,10 +64,11 @@ def compact(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def style(figure: Figure, *, height: int, top: int = 56, **layout: Any) -> Figure:
-    """Give a figure the report's fonts, margins, grid and a legend above it."""
+    """Give a figure the report's fonts, margins, grid and a legend above it, which adds to ``height``."""
+    more = LEGEND_LINE * (_legend_lines(figure) - 1)
     figure.update_layout(
-        height=height,
-        margin={"l": 72, "r": 24, "t": top, "b": 52},
+        height=height + more,
+        margin={"l": 72, "r": 24, "t": top + more, "b": 52},
         font={"family": FONT, "size": 13, "color": INK},
         paper_bgcolor="white",
         plot_bgcolor="white",
@@ -89,6 +91,8 @@ def style(figure: Figure, *, height: int, top: int = 56, **layout: Any) -> Figur
         "tickcolor": GREY,
         "ticklen": 4,
         "zeroline": False,
+        "exponentformat": "none",
+        "separatethousands": True,
         "automargin": True,
         "title": {"font": {"size": 13}},
     }
@@ -97,26 +101,35 @@ def style(figure: Figure, *, height: int, top: int = 56, **layout: Any) -> Figur
     return figure
 
 
-def log_ticks(figure: Figure, axis: str, values: Iterable[npt.NDArray[np.floating]], **where: int) -> None:
+def log_axis(figure: Figure, axis: str, values: Iterable[npt.NDArray[np.floating]], **where: int) -> None:
     """Make an axis of seconds logarithmic, with ticks as people say times: 20 ms, 0.5 s.
 
-    ``axis`` is "x" or "y"; ``values`` decide how close the ticks are; ``where`` picks the subplot.
+    ``axis`` is "x" or "y"; it spans ``values``, float64 [samples] each; ``where`` picks the subplot.
     """
     known = [each[np.isfinite(each) & (each > 0)] for each in values]
     known = [each for each in known if len(each)]
-    low = min((float(each.min()) for each in known), default=0.1)
-    high = max((float(each.max()) for each in known), default=1.0)
-    steps = (1, 2, 5) if high < 300 * low else (1,)
-    ticks = [step * 10.0**power for power in range(-7, 7) for step in steps]
+    low = 0.85 * min((float(each.min()) for each in known), default=0.1)
+    high = 1.18 * max((float(each.max()) for each in known), default=1.0)
+    decades = np.log10(high / low) + (1.0 if axis == "y" else 0.0)
+    steps = (1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4.0 else (1,)
+    ticks = [step * 10.0**power for power in range(-9, 9) for step in steps]
+    ticks = [tick for tick in ticks if low <= tick <= high]
     update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    update(type="log", tickvals=ticks, ticktext=[_time(tick) for tick in ticks], **where)
+    span = [float(np.log10(low)), float(np.log10(high))]
+    update(type="log", range=span, tickvals=ticks, ticktext=[_time(tick) for tick in ticks], **where)
 
 
 def _time(time_s: float) -> str:
     for unit_s, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if time_s >= 0.99 * unit_s:
             return f"{time_s / unit_s:,.0f} {unit}"
-    return f"{time_s * 1e6:.1f} µs"
+    return f"{time_s * 1e9:,.0f} ns"
+
+
+def _legend_lines(figure: Figure) -> int:
+    """Lines that the legend takes on a page of the usual width."""
+    names = [trace.name for trace in figure.data if trace.showlegend is not False]
+    return 1 + int(sum(8 * len(name) + 50 for name in names) / LEGEND_WIDTH)
 
 
 def row_titles(figure: Figure, labels: Iterable[str], lines: dict[str, Stroke], *, axes: int = 1) -> None:

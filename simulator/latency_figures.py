@@ -13,13 +13,13 @@ from simulator.figure_style import (
     Panel,
     Stroke,
     compact,
-    log_ticks,
+    log_axis,
     row_titles,
     shown,
     strokes,
     style,
 )
-from simulator.time_bins import TimeBins
+from simulator.time_bins import BINS, TimeBins
 from traces.metrics import Latencies
 from traces.percentiles import counted_percentiles
 from traces.run_columns import RunRecord, SmallColumn
@@ -33,8 +33,7 @@ Runs = Mapping[str, RunRecord]
 Samples = tuple[FloatColumn, SmallColumn]
 """Values, and how often each occurred."""
 PERCENTS = np.unique(np.concatenate([np.linspace(0, 99, 199), np.linspace(99, 100, 51)]))
-WIDE = 30.0
-BINS = 240
+WIDE = 8.0
 MOST_STALLS = 250
 LATENCIES = (
     ("TTFT", "ttft_s"),
@@ -56,12 +55,14 @@ def latency_panel(runs: Runs) -> Panel:
     for index, (name, key) in enumerate(LATENCIES):
         row, column = index // 2 + 1, index % 2 + 1
         curves = {label: samples[label][key] for label in runs if len(samples[label][key][0])}
-        for label, curve in curves.items():
-            _add_curve(figure, row, column, label, lines[label], curve)
         log = key == "tbt_s" or _is_wide([values for values, _ in curves.values()])
-        figure.update_xaxes(title=f"{name} ({'log scale' if log else 's'})", row=row, col=column)
+        slow = any(float(values.max()) > 2 for values, _ in curves.values())
+        unit = "s" if log or slow else "ms"
+        for label, curve in curves.items():
+            _add_curve(figure, row, column, label, lines[label], curve, unit)
+        figure.update_xaxes(title=f"{name} ({'log scale' if log else unit})", row=row, col=column)
         if log:
-            log_ticks(figure, "x", [values for values, _ in curves.values()], row=row, col=column)
+            log_axis(figure, "x", [values for values, _ in curves.values()], row=row, col=column)
         figure.update_yaxes(range=[0, 101], row=row, col=column)
         figure.add_hline(y=99, line={"color": GREY, "width": 1, "dash": "dot"}, row=row, col=column)
     figure.update_yaxes(title="share of samples (%)", col=1)
@@ -96,16 +97,18 @@ def _is_wide(samples: list[FloatColumn]) -> bool:
     return len(middles) == len(samples) > 0 and max(middles) > WIDE * min(middles)
 
 
-def _add_curve(figure: Figure, row: int, column: int, label: str, stroke: Stroke, samples: Samples) -> None:
+def _add_curve(
+    figure: Figure, row: int, column: int, label: str, stroke: Stroke, samples: Samples, unit: str
+) -> None:
     figure.add_scatter(
-        x=compact(counted_percentiles(*samples, PERCENTS)),
+        x=compact(counted_percentiles(*samples, PERCENTS) * (1 if unit == "s" else 1e3)),
         y=compact(PERCENTS),
         name=shown(label),
         legendgroup=label,
         showlegend=row == column == 1,
         line=stroke.line(),
         mode="lines",
-        hovertemplate="%{y:.4g} % up to %{x:.4g} s",
+        hovertemplate=f"%{{y:.4g}} % up to %{{x:.4g}} {unit}",
         row=row,
         col=column,
     )
@@ -119,13 +122,13 @@ def tbt_panel(runs: Runs) -> Panel:
         rows=len(runs), cols=1, shared_xaxes=True, shared_yaxes="all", vertical_spacing=0.22 / (len(runs) + 1)
     )
     lines = strokes(runs)
-    bins = TimeBins.between(0.0, max(run.end_s - run.start_s for run in runs.values()), BINS)
+    bins = TimeBins.of_runs(runs)
     for row, (label, run) in enumerate(runs.items(), 1):
         _add_gaps(figure, row, run, lines[label], bins)
         _add_stalls(figure, row, run)
-    log_ticks(figure, "y", [run.iterations.gap_s for run in runs.values()])
+    log_axis(figure, "y", [run.iterations.gap_s for run in runs.values()])
     figure.update_yaxes(title="TBT (log)")
-    figure.update_xaxes(range=[0, float(bins.edges_s[-1])])
+    figure.update_xaxes(range=[0, bins.end_s])
     figure.update_xaxes(title="time since the first arrival (s)", row=len(runs), col=1)
     style(figure, height=120 + 170 * len(runs))
     row_titles(figure, runs, lines)
@@ -137,7 +140,7 @@ def tbt_panel(runs: Runs) -> Panel:
             f"Median, P99 and maximum of the TBT in each of {BINS} bins of {width_s:.3g} s. A red cross is a "
             "generation stall: running sequences got no token for more than 4 times the run's median TBT "
             f"while prompts were processed (the longest {MOST_STALLS} of each run are drawn). A policy that "
-            "never stalls has no crosses and a flat maximum."
+            f"never stalls has no crosses and a flat maximum.{bins.cut(runs)}"
         ),
         figure=figure,
     )

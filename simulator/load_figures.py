@@ -18,7 +18,7 @@ from simulator.figure_style import (
     strokes,
     style,
 )
-from simulator.time_bins import TimeBins
+from simulator.time_bins import BINS, TimeBins
 from traces.metrics import Metrics
 from traces.run_record import RunRecord
 from traces.step_function import blocks_in_use, queue_length
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Runs = Mapping[str, RunRecord]
-BINS = 240
 DECODE_LINE = "#1F4E79"
 
 
@@ -77,15 +76,16 @@ def composition_panel(runs: Runs) -> Panel:
         vertical_spacing=0.22 / (len(runs) + 1),
         specs=[[{"secondary_y": True}]] * len(runs),
     )
-    bins = TimeBins.between(0.0, max(run.end_s - run.start_s for run in runs.values()), BINS)
+    bins = TimeBins.of_runs(runs)
     held = {label: _held(run, bins) for label, run in runs.items()}
     for row, (prompts, decodes) in enumerate(held.values(), 1):
         _add_composition(figure, row, bins, prompts, decodes)
-    most_tokens = max(float((prompts + decodes).max()) for prompts, decodes in held.values())
+    top, cut = _top([prompts + decodes for prompts, decodes in held.values()])
     most_decodes = max(float(decodes.max()) for _, decodes in held.values())
-    figure.update_yaxes(title="tokens", range=[0, 1.05 * most_tokens], secondary_y=False)
-    figure.update_yaxes(title="decodes", range=[0, 1.05 * most_decodes], showgrid=False, secondary_y=True)
-    figure.update_xaxes(range=[0, float(bins.edges_s[-1])])
+    figure.update_yaxes(title="tokens", range=[0, top], secondary_y=False)
+    right = {"showgrid": False, "tickmode": "auto", "nticks": 5}
+    figure.update_yaxes(title="decodes", range=[0, 1.05 * most_decodes], secondary_y=True, **right)
+    figure.update_xaxes(range=[0, bins.end_s])
     figure.update_xaxes(title="time since the first arrival (s)", row=len(runs), col=1)
     style(figure, height=120 + 150 * len(runs))
     row_titles(figure, runs, strokes(runs), axes=2)
@@ -96,10 +96,19 @@ def composition_panel(runs: Runs) -> Panel:
             "Prompt tokens and decodes of an iteration, the mean over the iterations that started in each of "
             f"{BINS} bins of {float(bins.edges_s[1]):.3g} s, stacked (left axis). The line shows the decodes "
             "alone (right axis): few of them beside a long queue mean that memory or the rule of admission "
-            "keeps batches small."
+            f"keeps batches small.{cut}{bins.cut(runs)}"
         ),
         figure=figure,
     )
+
+
+def _top(tokens: list[FloatColumn]) -> tuple[float, str]:
+    """Upper end of the axis, and what to say where single bins reach beyond it."""
+    most = max(float(each.max()) for each in tokens)
+    usual = 2.0 * max(float(np.percentile(each, 98)) for each in tokens)
+    if most <= usual or usual == 0:
+        return 1.05 * max(most, 1.0), ""
+    return usual, f" Bins above {usual:,.0f} tokens are cut off there; the highest has {most:,.0f}."
 
 
 def _held(run: RunRecord, bins: TimeBins) -> tuple[FloatColumn, FloatColumn]:
@@ -112,11 +121,7 @@ def _held(run: RunRecord, bins: TimeBins) -> tuple[FloatColumn, FloatColumn]:
 def _add_composition(
     figure: Figure, row: int, bins: TimeBins, prompts: FloatColumn, decodes: FloatColumn
 ) -> None:
-    areas = (
-        ("decodes", decodes, KIND_COLOURS["decode"]),
-        ("prompt tokens", prompts, KIND_COLOURS["prefill"]),
-    )
-    for name, values, colour in areas:
+    for name, values, kind in (("decodes", decodes, "decode"), ("prompt tokens", prompts, "prefill")):
         figure.add_scatter(
             x=compact(bins.centres_s),
             y=compact(values),
@@ -125,8 +130,8 @@ def _add_composition(
             showlegend=row == 1,
             mode="lines",
             stackgroup="batch",
-            line={"width": 0.5, "color": colour},
-            fillcolor=colour,
+            line={"width": 0.5, "color": KIND_COLOURS[kind]},
+            fillcolor=KIND_COLOURS[kind],
             hovertemplate=f"%{{y:.4g}} {name}<extra></extra>",
             row=row,
             col=1,
@@ -152,7 +157,7 @@ def queue_panel(runs: Runs) -> Panel:
 
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     lines = strokes(runs)
-    bins = TimeBins.between(0.0, max(run.end_s - run.start_s for run in runs.values()), BINS)
+    bins = TimeBins.of_runs(runs)
     for label, run in runs.items():
         edges_s = bins.edges_s + run.start_s
         blocks = run.meta.kv_blocks * run.meta.replicas
@@ -172,6 +177,7 @@ def queue_panel(runs: Runs) -> Panel:
             )
     figure.update_yaxes(title="requests waiting", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="KV blocks in use (%)", range=[0, 102], row=2, col=1)
+    figure.update_xaxes(range=[0, bins.end_s])
     figure.update_xaxes(title="time since the first arrival (s)", row=2, col=1)
     style(figure, height=560, hovermode="x unified")
     return Panel(
@@ -180,7 +186,7 @@ def queue_panel(runs: Runs) -> Panel:
         caption=(
             f"Means over time in {BINS} bins of {float(bins.edges_s[1]):.3g} s. A queue that grows to the "
             "end says that the policy does not keep up with the arrivals; a full KV cache beside it says "
-            "why. Blocks that are reserved count as in use."
+            f"why. Blocks that are reserved count as in use.{bins.cut(runs)}"
         ),
         figure=figure,
     )

@@ -21,7 +21,7 @@ from traces.run_record import RunRecord
 Runs = Mapping[str, tuple[RunRecord, Metrics]]
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 BEST = ' class="best"'
-PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 
 def write_report(path: str | PathLike[str], runs: Runs, context: Mapping[str, Any] | None = None) -> Path:
@@ -105,9 +105,10 @@ def _who_wins(runs: Runs) -> Iterator[str]:
 
 def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:
     lines = strokes(metrics)
-    yield '<div class="scroll"><table class="metrics">\n<thead><tr><th></th>'
+    kind = "metrics many" if len(metrics) > 6 else "metrics"
+    yield f'<div class="scroll"><table class="{kind}">\n<thead><tr><th></th>'
     for label in metrics:
-        yield f'<th><span style="background: {lines[label].colour}"></span>{escape(label)}</th>'
+        yield f'<th style="border-top: 4px solid {lines[label].colour}">{escape(label)}</th>'
     yield "</tr></thead>\n<tbody>\n"
     section = ""
     for score in scoreboard(metrics):

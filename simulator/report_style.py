@@ -28,10 +28,11 @@ table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-nu
 th, td { padding: 5px 12px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .metrics { table-layout: fixed; min-width: 640px; }
-.metrics th:first-child { width: 230px; }
+.metrics th:first-child { width: 215px; }
 thead th { border-bottom: 2px solid var(--ink); vertical-align: bottom; white-space: normal;
   overflow-wrap: break-word; }
-thead th span { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 7px; }
+.many thead th { font-size: 13px; }
+.many th, .many td { padding: 5px 8px; }
 tbody th { font-weight: 600; padding-top: 18px; color: var(--soft); font-size: 13px;
   text-transform: uppercase; letter-spacing: 0.04em; }
 td.best { color: var(--win); background: var(--win-back); font-weight: 700; }

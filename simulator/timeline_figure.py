@@ -39,18 +39,20 @@ class Window:
 
 
 def worst_window(runs: Runs) -> Window:
-    """Return a window around the longest stall of all runs, with at most 160 iterations of any run.
+    """Return a window around the stall that cost the most, with at most 160 iterations of any run.
+
+    What a stall costs is its length times the sequences that it held up.
 
     Without any stall: the middle of the longest run.
     """
     stalls = {label: find_stalls(run) for label, run in runs.items()}
-    label = max(runs, key=lambda name: float(stalls[name].length_s.max(initial=0.0)))
+    label = max(runs, key=lambda name: float(stalls[name].cost_s.max(initial=0.0)))
     found, run = stalls[label], runs[label]
     if not len(found):
         middle_s = (run.end_s - run.start_s) / 2
         start_s, end_s = _shrunk(runs, middle_s, middle_s, 0, 2.0)
         return Window(start_s=start_s, end_s=end_s, label=label, replica=0, stall_s=None, sequences=0)
-    worst = int(np.argmax(found.length_s))
+    worst = int(np.argmax(found.cost_s))
     end_s = float(found.end_s[worst]) - run.start_s
     length_s = float(found.length_s[worst])
     replica = int(run.iterations.replica[found.iteration[worst]])
@@ -149,12 +151,16 @@ def _mark_stall(figure: Figure, window: Window, rows: list[str]) -> None:
         x=(start_s + end_s) / 2,
         y=max(mine) + 0.37,
         yanchor="bottom",
-        text=f"{window.sequences:,} sequences wait {duration(end_s - start_s)}",
+        text=f"{_waiting(window.sequences)} {duration(end_s - start_s)}",
         font={"color": STALL_COLOUR, "size": 12},
         bgcolor="white",
         borderpad=1,
         showarrow=False,
     )
+
+
+def _waiting(sequences: int) -> str:
+    return "1 sequence waits" if sequences == 1 else f"{sequences:,} sequences wait"
 
 
 def _caption(window: Window, runs: Runs) -> str:
@@ -169,5 +175,5 @@ def _caption(window: Window, runs: Runs) -> str:
     )
     if window.stall_s is None:
         return what + bubbles + " No run has a generation stall, so this is the middle of the longest run."
-    stall = f" The frame is the longest generation stall of all, under {window.label}."
+    stall = f" The frame is the generation stall that cost most, sequences times time, under {window.label}."
     return what + stall + bubbles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from simulator.scoreboard import duration, scoreboard, three_digits
+from simulator.scoreboard import TIE, duration, scoreboard, three_digits
 from traces.metrics import Metrics
 
 KEEPS_UP_S = 2.0
@@ -16,16 +16,15 @@ Runs = Mapping[str, Metrics]
 def verdicts(runs: Runs) -> list[str]:
     """Return a few sentences: which run serves the workload best, by how much, and what explains it.
 
-    A run keeps up with the arrivals if its median scheduling delay is at most 2 s (the limit of the SLO in
-    Sarathi-Serve, OSDI'24, section 5.1). Latencies are compared among the runs that do, for a run that
-    admits few requests has smooth decodes and a queue that grows for ever. A single run is described.
+    Latencies are compared among the :func:`contenders` only, for a run that admits few requests has smooth
+    decodes and a queue that grows for ever. A single run is described.
     """
     if len(runs) < 2:
         return [_description(name, metrics) for name, metrics in runs.items()]
-    field = keeping_up(runs) or runs
+    field = contenders(runs)
     sentences = [
-        _winner(runs, field),
-        _behind(runs, field),
+        _winner(runs),
+        _behind(runs),
         _goodput(runs),
         _tbt(field),
         _ttft(field),
@@ -37,7 +36,10 @@ def verdicts(runs: Runs) -> list[str]:
 
 
 def keeping_up(runs: Runs) -> dict[str, Metrics]:
-    """Return the runs that finish every request that any does, with a median scheduling delay up to 2 s."""
+    """Return the runs with a median scheduling delay up to 2 s that leave no more unfinished than any other.
+
+    2 s is the limit in the SLO of Sarathi-Serve (OSDI'24, section 5.1).
+    """
     fewest = min((metrics.unfinished for metrics in runs.values()), default=0)
     return {
         name: metrics
@@ -46,20 +48,22 @@ def keeping_up(runs: Runs) -> dict[str, Metrics]:
     }
 
 
+def contenders(runs: Runs) -> dict[str, Metrics]:
+    """Return the runs that keep up (all, where none does) with output tokens/s within 5 % of the most."""
+    field = keeping_up(runs) or dict(runs)
+    most = max(_output_rate(metrics) for metrics in field.values())
+    return {name: m for name, m in field.items() if not _output_rate(m) * CLOSE < most}
+
+
 def winner(runs: Runs) -> str:
     """Return the run that serves the workload best.
 
-    Among those that keep up, and whose output tokens/s are within 5 % of the most: the one with the highest
-    goodput, where targets were given and it stands out by half a percent; else the one with the lowest P99
-    TBT, ties within 5 % by median TTFT. Where none keeps up, the one with the most output tokens/s.
+    Among the :func:`contenders`, the one with the highest goodput, where targets were given and it stands out
+    by half a percent; else the one with the lowest P99 TBT, ties within 5 % by median TTFT.
     """
-    field = keeping_up(runs)
-    if not field:
-        return max(runs, key=lambda name: _output_rate(runs[name]))
-    most = max(_output_rate(metrics) for metrics in field.values())
-    field = {name: m for name, m in field.items() if _output_rate(m) * CLOSE >= most or math.isnan(most)}
+    field = contenders(runs)
     top = max((m.goodput.share for m in field.values() if m.goodput is not None), default=math.nan)
-    field = {name: m for name, m in field.items() if m.goodput is None or m.goodput.share >= top - 0.005}
+    field = {name: m for name, m in field.items() if m.goodput is None or not m.goodput.share < top - TIE}
     smoothest = min((m.tbt_s.p99 for m in field.values() if m.tbt_s.count), default=math.inf)
     smooth = [name for name, m in field.items() if not m.tbt_s.p99 > smoothest * CLOSE]
     return min(smooth, key=lambda name: field[name].ttft_s.p50)
@@ -80,25 +84,23 @@ def _description(name: str, metrics: Metrics) -> str:
     )
 
 
-def _winner(runs: Runs, field: Runs) -> str:
-    name = winner(runs)
+def _winner(runs: Runs) -> str:
+    name, kept = winner(runs), keeping_up(runs)
     metrics = runs[name]
-    if not keeping_up(runs):
-        rate = three_digits(_output_rate(metrics))
-        return f"{name} serves this workload best: none keeps up, but it puts out the most, {rate} tokens/s."
-    others = "" if len(field) > 1 else " as the only one"
+    alone = " as the only one" if len(kept) == 1 else ""
+    load = f": it keeps up with the arrivals{alone}," if kept else ", though none keeps up with the arrivals:"
+    rate, tbt_s, ttft_s = _output_rate(metrics), metrics.tbt_s.p99, metrics.ttft_s.p50
     return (
-        f"{name} serves this workload best: it keeps up with the arrivals{others} (median scheduling delay "
-        f"{duration(metrics.scheduling_delay_s.p50)}) at a P99 TBT of {duration(metrics.tbt_s.p99)} and a "
-        f"median TTFT of {duration(metrics.ttft_s.p50)}."
+        f"{name} serves this workload best{load} {three_digits(rate)} output tokens/s with a P99 TBT of "
+        f"{duration(tbt_s)} and a median TTFT of {duration(ttft_s)}."
     )
 
 
-def _behind(runs: Runs, field: Runs) -> str:
+def _behind(runs: Runs) -> str:
     late = [
         f"{name} {duration(metrics.scheduling_delay_s.p50)}"
         for name, metrics in runs.items()
-        if name not in field and metrics.scheduling_delay_s.p50 > KEEPS_UP_S
+        if metrics.scheduling_delay_s.p50 > KEEPS_UP_S
     ]
     return f"Not keeping up, by their median scheduling delay: {', '.join(late)}." if late else ""
 
@@ -193,8 +195,11 @@ def _throughput(runs: Runs) -> str:
     if factor < CLOSE:
         rate = three_digits(fast.throughput.requests_per_s)
         return f"Throughput hardly differs: {rate} requests/s at most."
+    most = _output_rate(fast)
+    equal = [name for name, m in runs.items() if math.isclose(_output_rate(m), most, rel_tol=TIE)]
+    have = f"{', '.join(equal)} {'have' if len(equal) > 1 else 'has'}"
     return (
-        f"{best} has the highest throughput: {three_digits(_output_rate(fast))} output tokens/s, "
+        f"{have} the highest throughput: {three_digits(most)} output tokens/s, "
         f"{_times(factor)} that of {worst}, which decodes {three_digits(slow.batch.decodes.mean)} sequences "
         f"an iteration (against {three_digits(fast.batch.decodes.mean)}) with {100 * slow.kv_use.mean:.0f} % "
         f"of the KV blocks taken (against {100 * fast.kv_use.mean:.0f} %)."

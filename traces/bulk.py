@@ -156,7 +156,7 @@ def _time(table: pa.Table, kind: Format) -> Any:
 def _hashes(table: pa.Table, kind: Format) -> tuple[Any, Any]:
     import pyarrow.compute as pc
 
-    if kind.hashes not in table.column_names:
+    if kind.hashes not in table.column_names or table[kind.hashes].null_count == len(table):
         return None, None
     lists = table[kind.hashes]
     counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()

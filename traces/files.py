@@ -21,11 +21,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the folder of ``path`` cannot be made or written, or ``path`` is a folder.
+        If the folder of ``path`` cannot be made or written, or ``path`` is a folder or a device.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise InputError("is a folder", where=target, expected="the path of a file")
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise InputError("is no ordinary file", where=path, expected="the path of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -57,10 +57,10 @@ def whole_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]
     InputError
         If ``path`` exists and is something else, or cannot be written.
     """
-    target = Path(path)
+    target = Path(path).resolve()
     if target.exists() and not _is_replaceable(target, marker):
         raise InputError(
-            "exists and is something else", where=target, expected=f"a new name or a folder with {marker}"
+            "exists and is something else", where=path, expected=f"a new name or a folder with {marker}"
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,11 @@ class StallColumns:
     def __len__(self) -> int:
         return len(self.end_s)
 
+    @property
+    def cost_s(self) -> FloatColumn:
+        """Length times sequences held up, float64 [stalls]."""
+        return self.length_s * self.sequences
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stalls:

@@ -17,20 +17,35 @@ if TYPE_CHECKING:
     from profiler.importers.raw_table import Mask, RawTable
     from profiler.model import Model
 
-ATTENTION = {"batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "step", "attn_dtype", "kv_cache_dtype"}
+ATTENTION = {
+    "batch_size",
+    "isl",
+    "num_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "step",
+    "attn_dtype",
+    "kv_cache_dtype",
+}
 DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "half": "float16"}
 REUSE = "reuse.yaml"
 
 
-def convert(kind: str, raw: RawTable, model: Model | None) -> Part:
+def convert(kind: str, raw: RawTable, _model: Model | None) -> Part:
     """Return the 16-bit rows of one table; ``latency`` is in ms, ``message_size`` in elements."""
-    convert_kind = {"gemm": _gemm, "attention": _attention, "nccl": _collective, "custom_all_reduce": _collective}
+    convert_kind = {
+        "gemm": _gemm,
+        "attention": _attention,
+        "nccl": _collective,
+        "custom_all_reduce": _collective,
+    }
     tables, left_out = convert_kind[kind](raw)
     names = {"device": "", "framework": "", "version": ""}
     for column in names:
         if column in raw.columns:
             names[column] = ", ".join(sorted(set(raw.texts(column))))
-    versions = {names["framework"].lower() or "nccl": names["version"] or raw.path.parent.name}
+    library = "nccl" if kind == "nccl" else names["framework"].lower()
+    versions = {library: names["version"] or raw.path.parent.name} if library else {}
     return Part(tables=tables, left_out=left_out, device_name=names["device"], versions=versions)
 
 
@@ -125,7 +140,8 @@ def choose(paths: Sequence[Path]) -> tuple[Sequence[Path], Mapping[str, str]]:
     tables: dict[tuple[Path, str], list[Path]] = {}
     for path in paths:
         tables.setdefault((path.parent.parent, path.name), []).append(path)
-    chosen, others = [], {}
+    chosen: list[Path] = []
+    others: dict[str, str] = {}
     for (folder, name), found in tables.items():
         best = folder / _version(folder, name, [path.parent.name for path in found]) / name
         if best not in found:

@@ -34,7 +34,7 @@ def merge_duplicates(table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
     return merged.filter(pa.array(~again)), {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 
 
-def _medians(time_s: np.ndarray, shape: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _medians(time_s: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Return for each row the median over the rows of its shape."""
     order = np.argsort(shape, kind="stable")
     starts = np.flatnonzero(np.diff(shape[order], prepend=-1))

@@ -30,16 +30,17 @@ def import_tables(
 ) -> Profile:
     """Read one file, one device's folder, or a family's folder that holds one device.
 
-    Every row is linted against the roofline of the device (:func:`profiler.lint.lint`); equal shapes become one row
-    with their median. What was left out, and why, is counted in ``meta["refused"]``.
+    Every row is linted against the roofline of the device (:func:`profiler.lint.lint`); equal shapes become
+    one row with their median. What was left out, and why, is counted in ``meta["refused"]``.
 
     Parameters
     ----------
     device
-        A preset or a JSON file; by default what the folders or the tables themselves say. Of a folder with tables
-        of several devices only this one's are read.
+        A preset or a JSON file; by default what the folders or the tables themselves say. Of a folder with
+        tables of several devices only this one's are read.
     model
-        A preset or ``config.json`` for tables that name layers without their sizes; by default a folder's name.
+        A preset or ``config.json`` for tables that name layers without their sizes; by default a folder's
+        name.
 
     Raises
     ------
@@ -53,7 +54,9 @@ def import_tables(
     left_out: Counter[str] = Counter()
     tables = _tables(_of_device(_files(root), chosen, root), root, left_out)
     models = [given or model_of(table.raw.path) for table in tables]
-    parts = [table.family.convert(table.kind, table.raw, each) for table, each in zip(tables, models, strict=True)]
+    parts = [
+        table.family.convert(table.kind, table.raw, each) for table, each in zip(tables, models, strict=True)
+    ]
     for part in parts:
         left_out.update(part.left_out)
     target = chosen or _device(root, tables, parts)
@@ -84,7 +87,9 @@ def _of_device(files: Sequence[Path], device: Device | None, root: Path) -> list
         raise InputError(f"holds tables of {', '.join(different)}", where=root, expected=wish)
     kept = [path for path, found in devices.items() if found is None or found.name == device.name]
     if not kept:
-        raise InputError(f"holds no table of {device.name}", where=root, expected=f"one of {', '.join(different)}")
+        raise InputError(
+            f"holds no table of {device.name}", where=root, expected=f"one of {', '.join(different)}"
+        )
     return kept
 
 
@@ -100,7 +105,11 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
             known[path] = found
     families = {id(table.family): table.family for table in known.values()}
     if len(families) != 1:
-        what = f"holds tables of {', '.join(each.name for each in families.values())}" if families else "is no known table"
+        what = (
+            f"holds tables of {', '.join(each.name for each in families.values())}"
+            if families
+            else "is no known table"
+        )
         raise InputError(what, where=root, expected=f"columns of one of {NAMES}")
     chosen, others = next(iter(families.values())).choose(list(known))
     for name, reason in others.items():
@@ -110,7 +119,9 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
 
 def _device(root: Path, tables: Sequence[Recognised], parts: Sequence[Part]) -> Device:
     found = {device.name: device for table in tables if (device := device_of(table.raw.path)) is not None}
-    stated = {device.name: device for part in parts if (device := device_called(part.device_name)) is not None}
+    stated = {
+        device.name: device for part in parts if (device := device_called(part.device_name)) is not None
+    }
     if len(found or stated) == 1:
         return next(iter((found or stated).values()))
     wish = f"--device, one of {', '.join(device_names())} or a JSON file"
@@ -123,7 +134,9 @@ def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root:
     tables = [table for part in parts for table in part.tables]
     rows = pa.concat_tables(tables) if tables else None
     if rows is None or not rows.num_rows:
-        raise InputError("holds no row that a profile has a place for", where=root, expected=_counts(left_out))
+        raise InputError(
+            "holds no row that a profile has a place for", where=root, expected=_counts(left_out)
+        )
     kept, refused = lint(rows, device)
     left_out.update(refused)
     if not kept.num_rows:
@@ -146,7 +159,7 @@ def _meta(
     table: pa.Table,
     left_out: Mapping[str, int],
 ) -> dict[str, object]:
-    names = {model.name for model in models if model is not None}
+    names = {None if model is None else model.name for model in models}
     versions: dict[str, str] = {}
     for part in parts:
         versions |= part.versions

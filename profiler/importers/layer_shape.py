@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """What one layer does for a token: a product with [k, n] weights, or ``elements`` written and ``size`` moved.
+    """What a layer does for a token: a product with [k, n] weights, or ``elements`` written, ``size`` moved.
 
     ``elements`` and ``size`` (read and written) are in elements; ``n`` and ``k`` are 0 for an elementwise op.
     """
@@ -70,7 +70,15 @@ def layer_table(
     """Return rows of one layer over [rows] ``tokens``."""
     if shape.k:
         return ops_table(
-            len(tokens), op="gemm", kind=kind, dtype=dtype, m=tokens, n=shape.n, k=shape.k, time_s=time_s, spread_s=spread_s
+            len(tokens),
+            op="gemm",
+            kind=kind,
+            dtype=dtype,
+            m=tokens,
+            n=shape.n,
+            k=shape.k,
+            time_s=time_s,
+            spread_s=spread_s,
         )
     return ops_table(
         len(tokens),

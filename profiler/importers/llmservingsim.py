@@ -42,7 +42,7 @@ OVERRIDES = {
 
 
 def convert(kind: str, raw: RawTable, model: Model | None) -> Part:
-    """Return the rows of one table; a folder ``tpN`` names the degree whose share of the model was measured."""
+    """Return the rows of one table; a folder ``tpN`` names the degree whose share was measured."""
     if kind == "skew":
         return Part(left_out={"skew: decodes of unequal context": len(raw)})
     model, tp = needed(model, raw.path), degree_of(raw.path)

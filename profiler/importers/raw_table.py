@@ -1,4 +1,4 @@
-"""Somebody else's table as it stands in its file: CSV or parquet, plain or gzip, every value checked on the way."""
+"""Somebody else's table as it stands in its file: CSV or parquet, every value checked on the way."""
 
 from __future__ import annotations
 

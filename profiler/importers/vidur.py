@@ -33,7 +33,7 @@ SIZES = ("n_head", "n_kv_head", "n_embd", "n_expanded_embd", "vocab_size", "num_
 PREFILL, DECODE, SAVE = "time_stats.attn_prefill", "time_stats.attn_decode", "time_stats.attn_kv_cache_save"
 
 
-def convert(kind: str, raw: RawTable, model: Model | None) -> Part:
+def convert(kind: str, raw: RawTable, _model: Model | None) -> Part:
     """Return the rows of one table; every table states its sizes itself."""
     if kind == "mlp":
         return Part(tables=_layers(raw))
@@ -50,15 +50,17 @@ def _layers(raw: RawTable) -> list[Any]:
     tables = []
     for shape in np.unique(np.column_stack([sizes, gated]), axis=0):
         rows = np.all(sizes == shape[:-1], axis=1) & (gated == shape[-1])
-        model, tp = _model(shape), int(shape[-2])
+        model, tp = _measured_model(shape), int(shape[-2])
         for name, kind in KINDS.items():
             kind = kind if model.gated or kind != "gate_up_proj" else "up_proj"
             layer = LayerShape.of(model, kind, tp)
-            tables.append(layer_table(layer, kind, DTYPE, tokens[rows], times[name][rows], spreads[name][rows]))
+            tables.append(
+                layer_table(layer, kind, DTYPE, tokens[rows], times[name][rows], spreads[name][rows])
+            )
     return tables
 
 
-def _model(shape: Any) -> Model:
+def _measured_model(shape: Any) -> Model:
     heads, kv_heads, hidden, wide, vocab, _, gated = (int(value) for value in shape)
     return Model(
         name="the measured model",
@@ -162,15 +164,34 @@ VIDUR = Family(
         "attention": frozenset(
             {
                 *(f"{op}.{statistic}" for op in (PREFILL, DECODE) for statistic in ("median", "std")),
-                *("n_embd", "n_q_head", "n_kv_head", "num_tensor_parallel_workers", "batch_size", "block_size"),
+                *(
+                    "n_embd",
+                    "n_q_head",
+                    "n_kv_head",
+                    "num_tensor_parallel_workers",
+                    "batch_size",
+                    "block_size",
+                ),
                 *("prefill_chunk_size", "kv_cache_size", "is_prefill", "attention_backend"),
             }
         ),
         "all_reduce": frozenset(
-            {"time_stats.all_reduce.median", "time_stats.all_reduce.std", "num_workers", "size", "devices_per_node"}
+            {
+                "time_stats.all_reduce.median",
+                "time_stats.all_reduce.std",
+                "num_workers",
+                "size",
+                "devices_per_node",
+            }
         ),
         "send": frozenset(
-            {"time_stats.send_recv.median", "time_stats.send_recv.std", "num_workers", "size", "devices_per_node"}
+            {
+                "time_stats.send_recv.median",
+                "time_stats.send_recv.std",
+                "num_workers",
+                "size",
+                "devices_per_node",
+            }
         ),
     },
     convert=convert,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from oracle.cases import PAGED, RESERVING
 from oracle.job import Request
@@ -24,7 +26,7 @@ def iterations(case: Case) -> list[Iteration]:
     return [event for event in play(case)[1] if isinstance(event, Iteration)]
 
 
-def crowded(policy: str, *shapes: tuple[int, int], blocks: int, **settings: int | float) -> Case:
+def crowded(policy: str, *shapes: tuple[int, int], blocks: int, **settings: Any) -> Case:
     """A memory too small for all at once, blocks of one token, nothing spared."""
     if policy in PAGED:
         settings["watermark"] = 0.0
@@ -156,7 +158,9 @@ def test_a_token_limit_below_the_longest_prompt_is_refused_where_prompts_run_who
 @pytest.mark.parametrize("policy", ["sarathi-serve", "chunked-only", "sarathi"])
 def test_a_chunk_is_never_negative_where_decodes_alone_exceed_the_budget(policy: str) -> None:
     """With several batches in flight more decodes come together than the budget admits."""
-    settings = {"chunk_size": 2, "tile_size": 1} if policy == "sarathi" else {"max_num_batched_tokens": 2}
+    settings: dict[str, Any] = (
+        {"chunk_size": 2, "tile_size": 1} if policy == "sarathi" else {"max_num_batched_tokens": 2}
+    )
     memory = KVMemory(blocks=500, block_size=2, max_model_len=20)
     system = PolicySystem(choose(policy, max_num_seqs=100, **settings).build(memory, stages=8))
     for number in range(12):

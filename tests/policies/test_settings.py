@@ -111,8 +111,9 @@ def test_an_unknown_key(policy: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_key_of_another_policy(policy: str, foreign: str) -> None:
+    settings: dict[str, Any] = {foreign: 1}
     with pytest.raises(InputError, match=f"unknown key '{foreign}'"):
-        choose(policy, **{foreign: 1})
+        choose(policy, **settings)
 
 
 @pytest.mark.parametrize(

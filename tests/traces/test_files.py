@@ -44,6 +44,19 @@ def test_a_folder_replaces_only_its_own_kind(tmp_path: Path) -> None:
     assert (precious / "thesis.txt").exists()
 
 
+def test_a_link_is_followed_and_a_device_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real.txt").write_text("old")
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "real.txt")
+    with whole_file(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+    for path in ("/dev/null", tmp_path):
+        with pytest.raises(InputError, match="is no ordinary file"):
+            whole_file(path).__enter__()
+
+
 def test_a_failure_leaves_the_earlier_folder(tmp_path: Path) -> None:
     target = tmp_path / "run"
     with whole_folder(target, marker="run.json") as temporary:

@@ -329,6 +329,7 @@ VALUES = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=1, max_size=3))
+@example([("0", "1", "1", "null")])
 def test_the_same_holds_for_json(tmp_path_factory, rows):
     names = ("timestamp", "input_length", "output_length", "hash_ids")
     text = "".join(
