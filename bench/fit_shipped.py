@@ -29,6 +29,7 @@ TABLES = Path(os.environ.get("CHARIOTEER_DATA", ROOT.parent / "shared" / "data")
 FITTED = ROOT / "profiler" / "fitted"
 COMMITS = {
     "aiconfigurator": "095f58a",
+    "llmservingsim": "5daddb2",
     "llmservingsim_v0": "5daddb2",
     "vidur": "7d47513",
 }
@@ -51,7 +52,15 @@ SHIPPED: Mapping[str, Sequence[Part]] = {
         Part("vidur/compute/a100", ("elementwise",), "a100-sxm"),
         Part("vidur/network/a100_dgx", ("send",), "a100-sxm"),
     ),
-    "h100": (Part("aiconfigurator/h100_sxm", ("gemm", "prefill_attention", "decode_attention", "all_reduce"), "h100"),),
+    "h100": (
+        Part("aiconfigurator/h100_sxm", ("gemm", "prefill_attention", "decode_attention", "all_reduce"), "h100"),
+        Part(
+            "llmservingsim/RTX4090/meta-llama/Llama-3.1-8B/bf16/tp1",
+            ("elementwise",),
+            "rtx-4090",
+            "no table of the H100 holds elementwise ops; these are the fused ones of a current engine",
+        ),
+    ),
     "a6000": (
         Part(
             "llmservingsim_v0/A6000",

@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from profiler.deployment import Deployment
     from profiler.model import Linear
 
-FLOAT32_BYTES = 4
-SAMPLER_PASSES = 3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
@@ -80,6 +77,6 @@ def head_matrix(deployment: Deployment) -> Matrix:
 
 
 def sampler_sweep(deployment: Deployment) -> Sweep:
-    """Return sampling: the logits are read as computed, then passed over three times as float32."""
-    per_logit = deployment.spec.dtype_bytes + SAMPLER_PASSES * FLOAT32_BYTES
-    return Sweep(bytes_per_row=(("sampler", deployment.spec.vocab * per_logit),), count=1)
+    """Return sampling over the logits; how often it passes over them is in the efficiency of its kind."""
+    logits_bytes = float(deployment.spec.vocab * deployment.spec.dtype_bytes)
+    return Sweep(bytes_per_row=(("sampler", logits_bytes),), count=1)

@@ -35,6 +35,8 @@ Samples = tuple[FloatColumn, SmallColumn]
 PERCENTS = np.unique(np.concatenate([np.linspace(0, 99, 199), np.linspace(99, 100, 51)]))
 WIDE = 8.0
 MOST_STALLS = 250
+NOWHERE = [None]
+"""A point that is not drawn, so that the legend has an entry also where the first run has no stall."""
 LATENCIES = (
     ("TTFT", "ttft_s"),
     ("TBT", "tbt_s"),
@@ -47,9 +49,7 @@ def latency_panel(runs: Runs) -> Panel:
     """Return the cumulative distributions of TTFT, TBT, TPOT and end-to-end latency."""
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(
-        rows=2, cols=2, subplot_titles=[name for name, _ in LATENCIES], vertical_spacing=0.16
-    )
+    figure = make_subplots(rows=2, cols=2, subplot_titles=[name for name, _ in LATENCIES], vertical_spacing=0.16)
     lines = strokes(runs)
     samples = {label: _samples(run) for label, run in runs.items()}
     for index, (name, key) in enumerate(LATENCIES):
@@ -97,9 +97,7 @@ def _is_wide(samples: list[FloatColumn]) -> bool:
     return len(middles) == len(samples) > 0 and max(middles) > WIDE * min(middles)
 
 
-def _add_curve(
-    figure: Figure, row: int, column: int, label: str, stroke: Stroke, samples: Samples, unit: str
-) -> None:
+def _add_curve(figure: Figure, row: int, column: int, label: str, stroke: Stroke, samples: Samples, unit: str) -> None:
     figure.add_scatter(
         x=compact(counted_percentiles(*samples, PERCENTS) * (1 if unit == "s" else 1e3)),
         y=compact(PERCENTS),
@@ -125,7 +123,7 @@ def tbt_panel(runs: Runs) -> Panel:
     bins = TimeBins.of_runs(runs)
     for row, (label, run) in enumerate(runs.items(), 1):
         _add_gaps(figure, row, run, lines[label], bins)
-        _add_stalls(figure, row, run)
+        _add_stalls(figure, row, run, bins.end_s)
     log_axis(figure, "y", [run.iterations.gap_s for run in runs.values()])
     figure.update_yaxes(title="TBT (log)")
     figure.update_xaxes(range=[0, bins.end_s])
@@ -169,13 +167,14 @@ def _add_gaps(figure: Figure, row: int, run: RunRecord, stroke: Stroke, bins: Ti
         )
 
 
-def _add_stalls(figure: Figure, row: int, run: RunRecord) -> None:
+def _add_stalls(figure: Figure, row: int, run: RunRecord, until_s: float) -> None:
     stalls = find_stalls(run)
-    longest = np.sort(np.argsort(-stalls.length_s, kind="stable")[:MOST_STALLS])
+    seen = np.flatnonzero(stalls.end_s - run.start_s <= until_s)
+    longest = np.sort(seen[np.argsort(-stalls.length_s[seen], kind="stable")[:MOST_STALLS]])
     details = np.stack([stalls.sequences[longest], stalls.prefill_tokens[longest]], axis=1)
     figure.add_scatter(
-        x=compact(stalls.end_s[longest] - run.start_s) if len(longest) else [None],
-        y=compact(stalls.length_s[longest]) if len(longest) else [None],
+        x=compact(stalls.end_s[longest] - run.start_s) if len(longest) else NOWHERE,
+        y=compact(stalls.length_s[longest]) if len(longest) else NOWHERE,
         customdata=details.astype(np.int32),
         name="generation stall",
         legendgroup="stall",

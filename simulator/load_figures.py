@@ -118,9 +118,7 @@ def _held(run: RunRecord, bins: TimeBins) -> tuple[FloatColumn, FloatColumn]:
     return np.nan_to_num(prompts), np.nan_to_num(bins.mean(started_s, run.iterations.decodes))
 
 
-def _add_composition(
-    figure: Figure, row: int, bins: TimeBins, prompts: FloatColumn, decodes: FloatColumn
-) -> None:
+def _add_composition(figure: Figure, row: int, bins: TimeBins, prompts: FloatColumn, decodes: FloatColumn) -> None:
     for name, values, kind in (("decodes", decodes, "decode"), ("prompt tokens", prompts, "prefill")):
         figure.add_scatter(
             x=compact(bins.centres_s),

@@ -62,8 +62,7 @@ def facts(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
 def policy_settings(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
     """Return the settings of each run's policy as (label, text)."""
     return [
-        (label, ", ".join(f"{key} = {value}" for key, value in run.meta.policy.items()))
-        for label, run in runs.items()
+        (label, ", ".join(f"{key} = {value}" for key, value in run.meta.policy.items())) for label, run in runs.items()
     ]
 
 

@@ -115,9 +115,7 @@ def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:
         if score.section != section:
             section = score.section
             yield f'<tr><th colspan="{len(metrics) + 1}">{escape(section)}</th></tr>\n'
-        cells = (
-            f"<td{BEST if index in score.best else ''}>{text}</td>" for index, text in enumerate(score.texts)
-        )
+        cells = (f"<td{BEST if index in score.best else ''}>{text}</td>" for index, text in enumerate(score.texts))
         yield f"<tr><td>{escape(score.label)}</td>{''.join(cells)}</tr>\n"
     yield "</tbody>\n</table></div>\n"
 

@@ -97,9 +97,7 @@ def timeline_panel(runs: Runs) -> Panel:
     figure.update_xaxes(title="time since the first arrival (s)", range=[window.start_s, window.end_s])
     style(figure, height=150 + 56 * len(rows), barmode="overlay", bargap=0.42)
     _mark_stall(figure, window, rows)
-    return Panel(
-        name="timeline", title="Iterations, one by one", caption=_caption(window, runs), figure=figure
-    )
+    return Panel(name="timeline", title="Iterations, one by one", caption=_caption(window, runs), figure=figure)
 
 
 def _row_names(label: str, run: RunRecord) -> list[str]:
@@ -170,9 +168,7 @@ def _caption(window: Window, runs: Runs) -> str:
         "the workload; hover over one to see what it held."
     )
     staged = any(run.meta.stages > 1 for run in runs.values())
-    bubbles = (
-        " A gap in a row is a bubble: that stage had nothing to do." if staged else " A gap is idle time."
-    )
+    bubbles = " A gap in a row is a bubble: that stage had nothing to do." if staged else " A gap is idle time."
     if window.stall_s is None:
         return what + bubbles + " No run has a generation stall, so this is the middle of the longest run."
     stall = f" The frame is the generation stall that cost most, sequences times time, under {window.label}."

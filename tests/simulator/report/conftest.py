@@ -67,9 +67,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, 
     """Runs of the named policies over the same workload; made once for equal arguments."""
 
     @cache
-    def runs(
-        *names: str, requests: int = 80, rate_per_s: float = 4.0, stages: int = 1
-    ) -> dict[str, RunRecord]:
+    def runs(*names: str, requests: int = 80, rate_per_s: float = 4.0, stages: int = 1) -> dict[str, RunRecord]:
         folder = tmp_path_factory.mktemp("runs")
         gpu: Any = PlainGPU(pipeline_parallel_size=stages)
         scenario = Scenario(
