@@ -109,6 +109,24 @@ def compare_command(
     _compare(**locals())
 
 
+@app.command("report", no_args_is_help=True)
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run records: folders with run.json.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The HTML file to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/report.html"),
+    goodput: options.Goodput = None,
+    json: options.Json = False,
+) -> None:
+    """Compare run records that are there already, also those of different workloads or devices.
+
+    Example: python -m simulator report out/compare/vllm out/compare/sarathi-serve --goodput 'ttft:500 tpot:50'
+    """
+    from simulator.session import report
+
+    report(runs, output, goodput, as_json=json)
+
+
 def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:
     from simulator.session import Request, compare
 

@@ -85,9 +85,7 @@ def _listen(running: dict[Connection, tuple[str, SpawnProcess]], on_progress: On
             process.join()
             del running[connection]
             if process.exitcode:
-                raise RuntimeError(
-                    f"the simulation of {label} died (exit status {process.exitcode})"
-                ) from None
+                raise RuntimeError(f"the simulation of {label} died (exit status {process.exitcode})") from None
             continue
         if isinstance(news, str):
             raise InputError(news)

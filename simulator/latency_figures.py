@@ -53,18 +53,8 @@ def latency_panel(runs: Runs) -> Panel:
     lines = strokes(runs)
     samples = {label: _samples(run) for label, run in runs.items()}
     for index, (name, key) in enumerate(LATENCIES):
-        row, column = index // 2 + 1, index % 2 + 1
         curves = {label: samples[label][key] for label in runs if len(samples[label][key][0])}
-        log = key == "tbt_s" or _is_wide([values for values, _ in curves.values()])
-        slow = any(float(values.max()) > 2 for values, _ in curves.values())
-        unit = "s" if log or slow else "ms"
-        for label, curve in curves.items():
-            _add_curve(figure, row, column, label, lines[label], curve, unit)
-        figure.update_xaxes(title=f"{name} ({'log scale' if log else unit})", row=row, col=column)
-        if log:
-            log_axis(figure, "x", [values for values, _ in curves.values()], row=row, col=column)
-        figure.update_yaxes(range=[0, 101], row=row, col=column)
-        figure.add_hline(y=99, line={"color": GREY, "width": 1, "dash": "dot"}, row=row, col=column)
+        _add_curves(figure, index, name, curves, lines)
     figure.update_yaxes(title="share of samples (%)", col=1)
     style(figure, height=760, top=84)
     return Panel(
@@ -78,6 +68,23 @@ def latency_panel(runs: Runs) -> Panel:
         ),
         figure=figure,
     )
+
+
+def _add_curves(
+    figure: Figure, index: int, name: str, curves: Mapping[str, Samples], lines: Mapping[str, Stroke]
+) -> None:
+    """Draw one of the four distributions; in seconds on a logarithmic axis where the runs lie far apart."""
+    row, column = index // 2 + 1, index % 2 + 1
+    values = [each for each, _ in curves.values()]
+    log = name == "TBT" or _is_wide(values)
+    unit = "s" if log or any(float(each.max()) > 2 for each in values) else "ms"
+    for label, curve in curves.items():
+        _add_curve(figure, row, column, label, lines[label], curve, unit)
+    figure.update_xaxes(title=f"{name} ({'log scale' if log else unit})", row=row, col=column)
+    if log:
+        log_axis(figure, "x", values, row=row, col=column)
+    figure.update_yaxes(range=[0, 101], row=row, col=column)
+    figure.add_hline(y=99, line={"color": GREY, "width": 1, "dash": "dot"}, row=row, col=column)
 
 
 def _samples(run: RunRecord) -> dict[str, Samples]:

@@ -37,9 +37,7 @@ Burstiness = Annotated[
 ]
 NumPrompts = Annotated[
     int | None,
-    typer.Option(
-        "--num-prompts", help="Only so many requests (a preset draws 2048).", rich_help_panel=WORKLOAD
-    ),
+    typer.Option("--num-prompts", help="Only so many requests (a preset draws 2048).", rich_help_panel=WORKLOAD),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.", rich_help_panel=WORKLOAD)]
 Sort = Annotated[
@@ -75,15 +73,11 @@ Profile = Annotated[
 ]
 TensorParallelSize = Annotated[
     int,
-    typer.Option(
-        "--tensor-parallel-size", "-tp", help="GPUs a stage is split over.", rich_help_panel=HARDWARE
-    ),
+    typer.Option("--tensor-parallel-size", "-tp", help="GPUs a stage is split over.", rich_help_panel=HARDWARE),
 ]
 PipelineParallelSize = Annotated[
     int,
-    typer.Option(
-        "--pipeline-parallel-size", "-pp", help="Stages the layers are split into.", rich_help_panel=HARDWARE
-    ),
+    typer.Option("--pipeline-parallel-size", "-pp", help="Stages the layers are split into.", rich_help_panel=HARDWARE),
 ]
 GpuMemoryUtilization = Annotated[
     float,
@@ -93,9 +87,7 @@ GpuMemoryUtilization = Annotated[
         rich_help_panel=HARDWARE,
     ),
 ]
-BlockSize = Annotated[
-    int, typer.Option("--block-size", help="Tokens a KV block holds.", rich_help_panel=HARDWARE)
-]
+BlockSize = Annotated[int, typer.Option("--block-size", help="Tokens a KV block holds.", rich_help_panel=HARDWARE)]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(

@@ -105,9 +105,7 @@ def build_scenario(
     longest = int((workload.prompt_tokens + workload.output_tokens).max())
     limit = max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
     _check_lengths(workload, limit, "--max-model-len" if max_model_len else f"the context of {model},")
-    placed = Deployment(
-        model=model, device=device, max_model_len=limit, max_num_batched_tokens=limit, **deployment
-    )
+    placed = Deployment(model=model, device=device, max_model_len=limit, max_num_batched_tokens=limit, **deployment)
     memory = KVMemory(blocks=placed.kv_blocks, block_size=placed.block_size, max_model_len=limit)
     request = int(np.argmax(workload.prompt_tokens + workload.output_tokens))
     for choice in policies:

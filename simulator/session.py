@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario, parse_policies
 from simulator.simulation import Scenario
+from traces.errors import InputError
 from traces.files import whole_folder, write_json
 from traces.goodput import parse_goodput
 from traces.metrics import Metrics, measure
@@ -66,11 +68,30 @@ def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
         runs = {label: read_run(folder / label) for label in choices}
         metrics = {label: measure(run, goodput) for label, run in runs.items()}
         _write(folder, request, runs, metrics)
-    if as_json:
-        print(json.dumps(_document(metrics), indent=2))
-    else:
-        _print(request, runs, metrics)
+    _show(request.output / REPORT, runs, metrics, as_json=as_json)
     return metrics
+
+
+def report(folders: Sequence[Path], output: Path, goodput: list[str] | None, *, as_json: bool = False) -> None:
+    """Print the table of run records that are there already, and write their report to ``output``.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no run record, or two have the same label.
+    """
+    from simulator.report import write_report
+
+    rule = parse_goodput(goodput) if goodput else None
+    runs: dict[str, RunRecord] = {}
+    for folder in folders:
+        label = folder.resolve().name
+        if label in runs:
+            raise InputError(f"two runs are called {label}", where=folder, expected="folders with names of their own")
+        runs[label] = read_run(folder)
+    metrics = {label: measure(run, rule) for label, run in runs.items()}
+    write_report(output, {label: (runs[label], metrics[label]) for label in runs})
+    _show(output, runs, metrics, as_json=as_json)
 
 
 def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
@@ -108,20 +129,36 @@ def _document(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
     return {label: measured.as_dict() for label, measured in metrics.items()}
 
 
-def _write(
-    folder: Path, request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]
-) -> None:
+def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]) -> None:
     from simulator.report import write_report
 
     write_json(folder / COMPARISON, _document(metrics))
-    write_report(folder / REPORT, {label: (runs[label], metrics[label]) for label in runs})
+    pairs = {label: (runs[label], metrics[label]) for label in runs}
+    write_report(folder / REPORT, pairs, {"command": _command(request)})
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}.perfetto.json.gz")
 
 
-def _print(request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]) -> None:
+def _command(request: Request) -> str:
+    """Return the command that writes the same again, but for where it writes it."""
+    words = ["python -m simulator compare"]
+    for option in fields(Request):
+        value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
+        if option.name == "output" or value == option.default:
+            continue
+        if value is True:
+            words.append(flag)
+        else:
+            words += [f"{flag} {shlex.quote(str(each))}" for each in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def _show(path: Path, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], *, as_json: bool) -> None:
     from simulator.table import print_comparison
 
-    print_comparison(next(iter(runs.values())), metrics)
-    print(f"Report: {request.output / REPORT}")
+    if as_json:
+        print(json.dumps(_document(metrics), indent=2))
+    else:
+        print_comparison(next(iter(runs.values())), metrics)
+        print(f"Report: {path}")

@@ -71,9 +71,7 @@ class RequestTimes:
         self.finished += 1
 
 
-def simulate(
-    scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progress: OnProgress | None = None
-) -> None:
+def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progress: OnProgress | None = None) -> None:
     """Run the scenario's workload under a policy and write the run record to ``folder``.
 
     ``on_progress`` is called with the number of finished requests, now and then.

@@ -43,6 +43,19 @@ def test_compare_prints_a_table_and_writes_the_report_and_the_same_bytes_again(t
     assert {"comparison.json", "report.html", "orca/run.json"} <= digests(tmp_path / "first").keys()
 
 
+def test_report_compares_run_records_that_are_there(tmp_path: Path) -> None:
+    command = ["compare", "--workload", "chat", "--num-prompts", "20", "--policies", "orca,vllm"]
+    compared = simulator(*command, "--json", cwd=tmp_path)
+    again = simulator("report", "out/compare/orca", "out/compare/vllm", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == json.loads(compared.stdout)
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
+    twice = simulator("report", "out/compare/orca", "out/compare/orca", cwd=tmp_path)
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
+    none = simulator("report", "out", cwd=tmp_path)
+    assert (none.returncode, none.stderr) == (2, "error: out: no run record; expected a folder with run.json\n")
+
+
 def test_run_with_json_prints_the_metrics(tmp_path: Path) -> None:
     done = simulator(
         *("run", "--workload", "chat", "--num-prompts", "20", "--json", "--perfetto"),
@@ -112,9 +125,7 @@ def test_a_bad_workload_is_one_line_and_writes_nothing(tmp_path: Path, content: 
         (["--profile", "nothing"], "nothing"),
     ],
 )
-def test_a_bad_option_is_one_line_and_writes_nothing(
-    tmp_path: Path, arguments: list[str], complaint: str
-) -> None:
+def test_a_bad_option_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], complaint: str) -> None:
     (tmp_path / "trace.csv").write_text(GOOD + LATER)
     (tmp_path / "policy.json").write_text('{"policy": "orca", "max_num_seq": 3}')
     done = simulator("compare", "--workload", "trace.csv", *arguments, cwd=tmp_path)

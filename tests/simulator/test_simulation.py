@@ -18,10 +18,6 @@ SMALL = {"vllm-v1": {"max_num_seqs": 64}}
 Row = tuple[float, float, int, int, int]
 
 
-
-
-
-
 def simulated(scenario: Scenario, name: str, folder: Path, **settings: int) -> RunRecord:
     simulate(scenario, choose(name, **(SMALL.get(name, {}) | settings)), folder / name)
     return read_run(folder / name)
@@ -117,9 +113,7 @@ def test_a_pipeline_by_hand(tmp_path: Path, paper_scenario: Callable[..., Scenar
         output_tokens=np.array([2, 1]),
     )
     run = simulated(paper_scenario(workload, stages=2), "orca", tmp_path, max_num_seqs=2)
-    np.testing.assert_allclose(
-        run.iterations.stage_start_s, [[0.0, 0.021], [0.020, 0.041], [0.041, 0.061]], atol=1e-12
-    )
+    np.testing.assert_allclose(run.iterations.stage_start_s, [[0.0, 0.021], [0.020, 0.041], [0.041, 0.061]], atol=1e-12)
     np.testing.assert_allclose(run.requests.first_token_s, [0.041, 0.061], atol=1e-12)
     np.testing.assert_allclose(run.requests.finished_s, [0.0711, 0.061], atol=1e-12)
 
