@@ -1,0 +1,1 @@
+"""The real thing: kernels on real devices."""

@@ -11,7 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 from engine import hardware
 from engine.arena import Arena
 from engine.stopwatch import CudaStopwatch, cpu_seconds
-from profiler.kernels import Machine, OpShape
+from profiler.kernels import Kernels, Machine, OpShape
 from traces.errors import InputError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -19,11 +19,12 @@ CPU_CACHES, GPU_CACHES = 2, 8
 """How many times the last cache the arena is: a CPU's is large, and its memory slow to fill."""
 MOST_MEMORY = 0.25
 FLUSH_BYTES = 2**30
+EMBEDDING_ROWS = 2**15
 Run = Callable[[], object]
 
 
-class TorchKernels:
-    """PyTorch's kernels on one CPU or one CUDA device (see :class:`profiler.kernels.Kernels`)."""
+class TorchKernels(Kernels):
+    """PyTorch's kernels on one CPU or one CUDA device."""
 
     def __init__(self, *, accelerator: str, dtype: str, threads: int) -> None:
         if accelerator == "cuda" and not torch.cuda.is_available():
@@ -34,7 +35,7 @@ class TorchKernels:
         machine = self.machine()
         caches = CPU_CACHES if machine.is_cpu else GPU_CACHES
         size_bytes = min(caches * machine.cache_bytes, int(MOST_MEMORY * machine.memory_bytes))
-        self._arena = Arena(size_bytes, self._dtype, self._device)
+        self.arena = Arena(size_bytes, self._dtype, self._device)
         self._stopwatch = None if machine.is_cpu else CudaStopwatch(FLUSH_BYTES, self._device)
 
     def machine(self) -> Machine:
@@ -56,11 +57,7 @@ class TorchKernels:
     def seconds(self, run: Run, repeats: int) -> Sequence[float]:
         """Return the seconds that each of ``repeats`` calls took on the device."""
         with torch.inference_mode():
-            return (
-                cpu_seconds(run, repeats)
-                if self._stopwatch is None
-                else self._stopwatch.seconds(run, repeats)
-            )
+            return cpu_seconds(run, repeats) if self._stopwatch is None else self._stopwatch.seconds(run, repeats)
 
     def _cpu(self) -> Machine:
         return Machine(
@@ -92,13 +89,13 @@ class TorchKernels:
 
     def _gemm(self, shape: OpShape) -> Run:
         x_mk = self._random(shape.m, shape.k)
-        return lambda: functional.linear(x_mk, self._arena.view(shape.n, shape.k))
+        return lambda: functional.linear(x_mk, self.arena.view(shape.n, shape.k))
 
     def _attention(self, shape: OpShape) -> Run:
         keys = shape.past_tokens + shape.query_tokens
         q_bhqd = self._random(shape.sequences, shape.heads, shape.query_tokens, shape.head_dim)
         cached = (shape.sequences, shape.kv_heads, keys, shape.head_dim)
-        return lambda: attention(q_bhqd, self._arena.view(*cached), self._arena.view(*cached))
+        return lambda: attention(q_bhqd, self.arena.view(*cached), self.arena.view(*cached))
 
     def _elementwise(self, shape: OpShape) -> Run:
         x_tn = self._random(shape.m, shape.n)
@@ -110,16 +107,17 @@ class TorchKernels:
         if shape.kind == "kv_cache_save":
             return self._save(x_tn)
         other_tn = self._random(shape.m, shape.n)
+        gated = shape.size_bytes > 2 * x_tn.nbytes
         runs: dict[str, Run] = {
             "add": lambda: x_tn + other_tn,
-            "act": lambda: functional.silu(x_tn) * other_tn,
+            "act": lambda: functional.silu(x_tn) * other_tn if gated else functional.gelu(x_tn),
             "rope": lambda: _rotate(x_tn, other_tn),
             "sampler": lambda: x_tn.argmax(dim=-1),
         }
         return runs[shape.kind]
 
     def _embedding(self, shape: OpShape) -> Run:
-        table_vn = self._arena.view(self._arena.elements // shape.n, shape.n)
+        table_vn = self.arena.view(EMBEDDING_ROWS, shape.n)
         rows_t = torch.randint(len(table_vn), (shape.m,), device=self._device)
         return lambda: functional.embedding(rows_t, table_vn)
 
@@ -130,10 +128,10 @@ class TorchKernels:
 
     def _copy(self, shape: OpShape) -> Run:
         target = torch.empty(shape.size_bytes // self._dtype.itemsize, dtype=self._dtype, device=self._device)
-        return lambda: target.copy_(self._arena.view(len(target)))
+        return lambda: target.copy_(self.arena.view(len(target)))
 
     def _read(self, shape: OpShape) -> Run:
-        return lambda: self._arena.view(shape.size_bytes // self._dtype.itemsize).amax()
+        return lambda: self.arena.view(shape.size_bytes // self._dtype.itemsize).amax()
 
 
 def attention(q_bhqd: torch.Tensor, k_bhkd: torch.Tensor, v_bhkd: torch.Tensor) -> torch.Tensor:

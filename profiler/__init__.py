@@ -1,0 +1,1 @@
+"""Devices, models, profiles of measured op times, and the cost model fitted to them."""

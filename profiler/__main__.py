@@ -108,9 +108,7 @@ def measure_command(
 
 @app.command("import", no_args_is_help=True)
 def import_command(
-    path: Annotated[
-        Path, typer.Argument(help="A table, or a folder of tables, of one device.", show_default=False)
-    ],
+    path: Annotated[Path, typer.Argument(help="A table, or a folder of tables, of one device.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.", show_default=False)],
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="A preset or JSON file. Default: as the folders say.")
@@ -164,9 +162,7 @@ def _kernels(accelerator: str, dtype: str, threads: int) -> Kernels:
 
     found = list(entry_points(group=ENTRY_POINTS))
     if not found:
-        raise InputError(
-            "no engine is installed to run the kernels", expected="pip install charioteer[engine]"
-        )
+        raise InputError("no engine is installed to run the kernels", expected="pip install charioteer[engine]")
     try:
         make: Callable[..., Kernels] = found[0].load()
     except ModuleNotFoundError as error:

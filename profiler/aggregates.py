@@ -85,8 +85,8 @@ class Aggregates:
 def decode_tokens_read(batch: BatchLike, window: int | None) -> int:
     """Return the KV tokens that the decodes read; with a window at most ``window`` each.
 
-    From the sum of contexts alone this is exact where all contexts lie on one side of the window, else an upper
-    bound.
+    From the sum of contexts alone this is exact where all contexts lie on one side of the window, else an
+    upper bound.
     """
     if window is None or batch.decode_context_max <= window:
         return batch.decode_context_sum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from math import log2
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from profiler.deployment import Deployment
     from profiler.fitted import FittedOp
 
-PER_OCTAVE = 4
-OCTAVES = 21
-_ROWS = (*range(1, 16), *(step * 2**octave for octave in range(1, 16) for step in range(8, 16)))
+PER_OCTAVE = 3
+OCTAVES = 18
+_ROWS = (*range(1, 8), *(step * 2**octave for octave in range(1, 16) for step in range(4, 8)))
 
 
 class _Corrections:
-    """exp(residual) on a grid, [rows][quarter octaves of a context], read by bilinear interpolation."""
+    """exp(residual) on a grid, [rows][thirds of a doubling of the context], read by bilinear interpolation."""
 
     def __init__(self, rows: list[int], factors: Floats) -> None:
         top = rows[-1]
@@ -32,9 +33,7 @@ class _Corrections:
         high = np.asarray(rows, float)[np.minimum(below + 1, len(rows) - 1)]
         self._top = top
         self._below: list[int] = below.tolist()
-        self._share: list[float] = np.clip(
-            (np.arange(top + 1) - low) / np.maximum(high - low, 1), 0, 1
-        ).tolist()
+        self._share: list[float] = np.clip((np.arange(top + 1) - low) / np.maximum(high - low, 1), 0, 1).tolist()
         self._factors: list[list[float]] = factors.tolist()
         self._last = factors.shape[1] - 2
 
@@ -76,11 +75,12 @@ class _Heads:
 class DecodeAttention:
     """Seconds of one layer's decode attention on one GPU.
 
-    The sum of contexts counts as if all were equal. A context much longer than the others can end after them.
-    While all thread blocks start at once, kernels that split contexts hide it, and those that do not take at
-    least as long as it takes alone. Where blocks queue, it starts at any moment; what it then adds is expected:
-    a^2 / 2t for a block of a seconds among t of the others. Such a block reads at twice a multiprocessor's share
-    of the memory bandwidth, which fits the tables of unequal contexts of two GPUs best (RTX 4090, RTX PRO 6000).
+    The sum of contexts counts as if all were equal. A context much longer than the others can end after
+    them. While all thread blocks start at once, kernels that split contexts hide it, and those that do not
+    take at least as long as it takes alone. Where blocks queue, it starts at any moment; what it then adds
+    is expected: a^2 / 2t for a block of a seconds among t of the others. Such a block reads at twice a
+    multiprocessor's share of the memory bandwidth, which fits the tables of unequal contexts of two GPUs
+    best (RTX 4090, RTX PRO 6000).
     """
 
     STREAM_SHARE = 2.0
@@ -119,9 +119,7 @@ class DecodeAttention:
     def _terms(self, coefficients: Mapping[str, float]) -> tuple[float, float, float, float, float]:
         """Return seconds a launch, a KV token, an idle KV token, a sequence and a doubling of the context."""
         c, heads = coefficients, self._heads
-        token_s = (
-            2 * heads.kv_heads * heads.width * heads.element_bytes / self._device.memory_bandwidth_bytes_per_s
-        )
+        token_s = 2 * heads.kv_heads * heads.width * heads.element_bytes / self._device.memory_bandwidth_bytes_per_s
         idle_s = c["idle_kv_bytes"] * token_s if heads.heads == heads.kv_heads else 0.0
         row_s = 1e-6 * (c["query_blocks"] * heads.heads + c["kv_blocks"] * heads.kv_heads) / self._sms
         return 1e-6 * c["launch"], c["kv_bytes"] * token_s, idle_s, row_s, 1e-6 * c["kv_steps"]
@@ -144,6 +142,7 @@ class PrefillAttention:
         self._op, self._device, self._sms = op, deployment.hardware, deployment.hardware.sms
         self._heads = _Heads(deployment)
         self._coefficients = tuple(op.coefficients[name] for name in PREFILL_ATTENTION.coefficients)
+        self._window = deployment.spec.sliding_window or sys.maxsize
         self.launch_s = 1e-6 * op.coefficients["launch"]
         rows = [row for row in _ROWS if row < most_tokens] + [max(most_tokens, 2)]
         self._corrections = _Corrections(rows, self._factors(rows))
@@ -155,8 +154,8 @@ class PrefillAttention:
         blocks = heads * -(-tokens // QUERY_TILE)
         waves = -(-blocks // self._sms)
         mean = pairs / tokens
-        context = min(past + tokens, 2 * mean)
-        kv_tokens = min(past + tokens, mean + tokens)
+        context = min(past + tokens, self._window)
+        kv_tokens = min(past + tokens, self._window + tokens)
         work = flops * heads * pairs + tiled * QUERY_TILE * waves * self._sms * mean
         work += longest * min(QUERY_TILE, tokens) * context * self._sms
         seconds = 4 * width * work / device.peak_flops

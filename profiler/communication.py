@@ -27,9 +27,7 @@ def terms(shape: Shape, device: Device) -> Floats:
     """
     gpus, size_bytes = shape["gpus"], shape["size_bytes"]
     moved = 2 * (gpus - 1) / gpus * size_bytes
-    rate = np.where(
-        gpus <= device.link_gpus, device.link_bandwidth_bytes_per_s, device.pcie_bandwidth_bytes_per_s
-    )
+    rate = np.where(gpus <= device.link_gpus, device.link_bandwidth_bytes_per_s, device.pcie_bandwidth_bytes_per_s)
     columns = [np.full_like(moved, 1e-6), 1e-6 * (gpus - 1), moved / rate]
     return np.stack(columns, axis=1)
 
@@ -47,9 +45,7 @@ def send_terms(shape: Shape, device: Device) -> Floats:
 
 def send_physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
     """Return seconds of sending ``size_bytes`` to the GPU of the next stage."""
-    return np.asarray(
-        send_terms(shape, device) @ [coefficients[name] for name in SEND_NAMES], dtype=np.float64
-    )
+    return np.asarray(send_terms(shape, device) @ [coefficients[name] for name in SEND_NAMES], dtype=np.float64)
 
 
 def axis(shape: Shape) -> Floats:

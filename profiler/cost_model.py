@@ -29,17 +29,18 @@ GROUPS = ("linear", "prefill attention", "decode attention", "head", "communicat
 class CostModel:
     """Predicts iterations of one deployment.
 
-    The linear layers run once over all tokens of a batch. Prefill chunks and decodes attend in two launches, one
-    after the other, as FlashAttention-style kernels are best used (one launch over both costs 1.3 to 1.5 times
-    its parts on FlashAttention-2). Nothing overlaps: on one stream kernels follow each other.
+    The linear layers run once over all tokens of a batch. Prefill chunks and decodes attend in two
+    launches, one after the other, as FlashAttention-style kernels are best used (one launch over both costs
+    1.3 to 1.5 times its parts on FlashAttention-2). Nothing overlaps: on one stream kernels follow each
+    other.
 
     Parameters
     ----------
     deployment
         What runs where.
     fitted
-        What was learned about the device; its physics use the deployment's datasheet, so that a fit to another
-        device transfers.
+        What was learned about the device; its physics use the deployment's datasheet, so that a fit to
+        another device transfers.
     """
 
     def __init__(self, deployment: Deployment, fitted: FittedDevice) -> None:
@@ -80,9 +81,7 @@ class CostModel:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
         tables, layers = self._stages[stage], self._layers[stage]
         linear_s, communication_s, _ = self._row(stage, batch.prefill_tokens + batch.decodes)
-        head_s, gather_s = (
-            self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
-        )
+        head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
         prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
         parts = (
@@ -103,10 +102,11 @@ class CostModel:
     def interval(self, batch: BatchLike, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
         """Return seconds between which the iteration takes, for about a share ``coverage`` of batches.
 
-        Each op brings the half width, in log time, that held this share of its held-out rows. A kernel repeats in
-        every layer with the same error, so within one op widths add; different ops and matrices are taken to err
-        independently, so between them squares add. The gap is taken as exact. The band belongs to the software
-        the op tables were measured with: the same op on the same GPU differs by up to 25 % between builds.
+        Each op brings the half width, in log time, that held this share of its held-out rows. A kernel
+        repeats in every layer with the same error, so within one op widths add; different ops and matrices
+        are taken to err independently, so between them squares add. The gap is taken as exact. The band
+        belongs to the software the op tables were measured with: the same op on the same GPU differs by up
+        to 25 % between builds.
         """
         parts = self.breakdown(batch, stage)
         _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
@@ -118,10 +118,9 @@ class CostModel:
             parts["head"] * bands["gemm"],
             parts["communication"] * bands["all_reduce"],
         )
-        total = sum(parts.values())
-        half = sqrt(sum(width * width for width in widths)) / (total - parts["overhead"])
-        kernels = total - parts["overhead"]
-        return kernels * exp(-half) + parts["overhead"], kernels * exp(half) + parts["overhead"]
+        kernels_s = sum(parts.values()) - parts["overhead"]
+        half = sqrt(sum(width * width for width in widths)) / kernels_s if kernels_s > 0 else 0.0
+        return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record says of its cost model: the device, whose measurements, how well they fit."""

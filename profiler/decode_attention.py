@@ -21,9 +21,10 @@ NAMES = ("launch", "kv_bytes", "idle_kv_bytes", "query_blocks", "kv_blocks", "kv
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds; the time is their weighted sum.
 
-    The terms: a launch; the KV bytes of all contexts at the memory bandwidth; where each head has KV of its own,
-    so that some kernels leave a context to one thread block, what waves of such blocks leave idle; query heads
-    and KV heads of all sequences per multiprocessor (a microsecond each); and the doublings of the context.
+    The terms: a launch; the KV bytes of all contexts at the memory bandwidth; where each head has KV of its
+    own, so that some kernels leave a context to one thread block, what waves of such blocks leave idle;
+    query heads and KV heads of all sequences per multiprocessor (a microsecond each); and the doublings of
+    the context.
     """
     b, context = shape["sequences"], shape["past_tokens"] + 1
     heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
@@ -65,6 +66,4 @@ def features(shape: Shape, device: Device) -> Floats:
 
 def groups(shape: Shape) -> Floats:
     """Return one number a head layout: rows of one number belong to one model and degree of parallelism."""
-    return np.asarray(
-        (shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64
-    )
+    return np.asarray((shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64)

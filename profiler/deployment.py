@@ -67,18 +67,12 @@ class Deployment:
             "max_num_batched_tokens",
         ):
             if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}", where="deployment", expected="an integer >= 1"
-                )
+                raise InputError(f"{name} is {getattr(self, name)}", where="deployment", expected="an integer >= 1")
         if not 0 < self.gpu_memory_utilization <= 1:
             share = self.gpu_memory_utilization
-            raise InputError(
-                f"gpu_memory_utilization is {share}", where="deployment", expected="a number in (0, 1]"
-            )
+            raise InputError(f"gpu_memory_utilization is {share}", where="deployment", expected="a number in (0, 1]")
         if self.max_num_seqs < 1 or (self.max_model_len is not None and self.max_model_len < 1):
-            raise InputError(
-                "max_num_seqs or max_model_len below 1", where="deployment", expected="integers >= 1"
-            )
+            raise InputError("max_num_seqs or max_model_len below 1", where="deployment", expected="integers >= 1")
         if self.dtype is not None and self.dtype not in DTYPE_BYTES:
             raise InputError(
                 f"dtype is {self.dtype!r}", where="deployment", expected=f"one of {', '.join(DTYPE_BYTES)}"
@@ -144,8 +138,8 @@ class Deployment:
 
     @property
     def context_limit(self) -> int:
-        """The longest prompt and output together that is accepted: ``max_model_len``, or by default the least of
-        what the model was trained for, 16,384 tokens and what the KV blocks hold.
+        """The longest prompt and output together that is accepted: ``max_model_len``, or by default the
+        least of what the model was trained for, 16,384 tokens and what the KV blocks hold.
         """
         if self.max_model_len is not None:
             return self.max_model_len

@@ -67,9 +67,7 @@ class Device:
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}"
-            )
+            raise ValueError(f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected a positive number")

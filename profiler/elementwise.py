@@ -36,7 +36,8 @@ def with_absent(coefficients: Mapping[str, float]) -> dict[str, float]:
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds: a launch, then the bytes at the memory bandwidth, by kind."""
     seconds = np.asarray(shape["size_bytes"], float) / device.memory_bandwidth_bytes_per_s
-    kinds = np.asarray([kind_of(name) for name in shape["kind"]])
+    names, which = np.unique(shape["kind"], return_inverse=True)
+    kinds = np.asarray([kind_of(name) for name in names])[which]
     columns = [np.full_like(seconds, 1e-6)] + [np.where(kinds == kind, seconds, 0.0) for kind in KINDS]
     return np.stack(columns, axis=1)
 

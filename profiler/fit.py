@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
 from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
-from profiler.op import DECODE_ATTENTION, OPS, PREFILL_ATTENTION, Op, Shape
+from profiler.op import DECODE_ATTENTION, GEMM, OPS, PREFILL_ATTENTION, Op, Shape
 from profiler.physics_fit import fit_physics
 from profiler.tile import Floats
 from traces.errors import InputError
@@ -29,7 +30,8 @@ MOST_FOLDS = 3
 MANY_GROUPS = 40
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 ELEMENT_BYTES = {"float32": 4.0, "fp32": 4.0}
-SMALLEST_WEIGHT = 2**20
+FEW_SHAPES = 64
+SMALLEST_LAYER = 2**20
 WIDEST_HEAD = 256
 
 
@@ -54,11 +56,22 @@ def fit(profile: Profile, device: Device, progress: Callable[[str], None] | None
         if len(time_s) >= FEWEST_ROWS and trusted(profile, op.name):
             if progress is not None:
                 progress(op.name)
-            ops[op.name] = fit_op(op, shape, time_s, device)
+            with _one_thread():
+                ops[op.name] = fit_op(op, shape, time_s, device)
     if not ops:
         wish = f"at least {FEWEST_ROWS} rows of one of {', '.join(OPS)}"
         raise InputError("too few rows to fit", where="profile", expected=wish)
     return FittedDevice(device=device.name, origin=_origin(profile), ops=ops, gap_s=_gap(profile.table))
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Hold the linear algebra to one thread: on small matrices more only wait, and round differently."""
+    import scipy.optimize  # noqa: F401  (loads the libraries that are to be limited)
+    import sklearn.gaussian_process  # noqa: F401
+    import threadpoolctl
+
+    limits: AbstractContextManager[object] = threadpoolctl.threadpool_limits(1)
+    return limits
 
 
 def trusted(profile: Profile, op: str) -> bool:
@@ -78,7 +91,8 @@ def _gap(table: pa.Table) -> float | None:
 def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """Fit one op and measure its errors on rows held out of fits made for that purpose.
 
-    A residual that does not make unseen shapes better is left out: a table of a few shapes often teaches none.
+    A residual that does not make unseen shapes better is left out: a table of a few shapes often teaches
+    none.
     """
     name, out = _held_out(op, shape)
     misses, with_residual = _unseen(op, shape, time_s, device, out)
@@ -95,9 +109,9 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
 def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:
     """Return the shape columns and times of one op, equal shapes once, with their median (or best) time.
 
-    Of an all-reduce that was measured with several kernels the fastest counts: engines choose by size. Sixteen-bit
-    rows are preferred where a profile holds several types. Chunks of one token run a decode kernel and are left
-    out, and so are heads wider than FlashAttention takes.
+    Of an all-reduce that was measured with several kernels the fastest counts: engines choose by size.
+    Sixteen-bit rows are preferred where a profile holds several types. Chunks of one token run a decode
+    kernel and are left out, and so are heads wider than FlashAttention takes.
     """
     rows = table.filter(np.asarray(table["op"].to_numpy(zero_copy_only=False) == op.name))
     dtype = rows["dtype"].to_numpy(zero_copy_only=False)
@@ -115,9 +129,7 @@ def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:
     return _once(columns, time_s, np.min if op.name == "all_reduce" else np.median)
 
 
-def _once(
-    columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], Any]
-) -> tuple[dict[str, Any], Floats]:
+def _once(columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], Any]) -> tuple[dict[str, Any], Floats]:
     if not len(time_s):
         return columns, time_s
     codes = [np.unique(values, return_inverse=True)[1] for values in columns.values()]
@@ -143,11 +155,12 @@ def _fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_resi
     return replace(fitted, curves=curves)
 
 
-def _layers(op: Op, shape: Shape) -> Any:
-    """Return the rows whose shape may be a layer of a model: tiny matrices are kept out of the curves."""
-    if op.name != "gemm":
-        return slice(None)
-    return shape["n"] * shape["k"] >= SMALLEST_WEIGHT
+def _layers(op: Op, shape: Shape) -> npt.NDArray[np.bool_]:
+    """Return the rows that get a curve: of a full grid of GEMMs only matrices that are as large as layers."""
+    rows = np.ones(len(shape[op.keys[-1]]), dtype=np.bool_)
+    if op is not GEMM or len(np.unique(op.groups(shape))) <= FEW_SHAPES:
+        return rows
+    return rows & (shape["n"] * shape["k"] >= SMALLEST_LAYER)
 
 
 def _held_out(op: Op, shape: Shape) -> tuple[str, list[npt.NDArray[np.bool_]]]:
@@ -175,12 +188,9 @@ def _unseen(
     return (known, better if helped else plain), helped
 
 
-def _between(
-    op: Op, shape: Shape, time_s: Floats, device: Device, with_residual: bool
-) -> tuple[Floats, Floats]:
+def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual: bool) -> tuple[Floats, Floats]:
     """Return measured and predicted times of every other point of each profiled shape, from a fit to the rest."""
-    layers = np.zeros(len(time_s), dtype=np.bool_)
-    layers[_layers(op, shape)] = True
+    layers = _layers(op, shape)
     if op.axis is None or not layers.any():
         return np.zeros(0), np.zeros(0)
     groups, axis = op.groups(shape), op.axis(shape)

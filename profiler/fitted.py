@@ -39,7 +39,8 @@ class FittedOp:
         ``{"unseen shapes": {"rows", "median", "p90", "time_weighted"}, "profiled shapes": {...}}``, shares of
         the measured time, on rows held out of the fit.
     bands
-        ``{"unseen shapes": {"0.9": half width of a band in log time that holds 90 %}, ...}``, from the same rows.
+        ``{"unseen shapes": {"0.9": half width of a band in log time that holds 90 %}, ...}``, from the same
+        rows.
     """
 
     name: str
@@ -67,10 +68,12 @@ class FittedOp:
             correction = correction + self.curves.evaluate(op.groups(shape), op.axis(shape))
         return correction
 
-    def band(self, coverage: float, *, profiled: bool = False) -> float:
-        """Return the half width, in log time, of a band that holds ``coverage`` of the held-out rows."""
-        kinds = (*(("profiled shapes",) if profiled else ()), "unseen shapes", "unseen rows")
-        bands = next((self.bands[kind] for kind in kinds if kind in self.bands), None)
+    def band(self, coverage: float) -> float:
+        """Return the half width, in log time, of a band that holds ``coverage`` of the held-out rows.
+
+        Those of unseen shapes count, which err on the wide side for shapes that were profiled.
+        """
+        bands = next((widths for kind, widths in self.bands.items() if kind != "profiled shapes"), None)
         if not bands:
             return LARGEST_CORRECTION
         known = sorted((float(share), width) for share, width in bands.items())
@@ -151,9 +154,7 @@ class FittedDevice:
         try:
             ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
             borrowed = document["borrowed"]
-            return FittedDevice(
-                device=document["device"], origin=document["origin"], ops=ops, borrowed=borrowed
-            )
+            return FittedDevice(device=document["device"], origin=document["origin"], ops=ops, borrowed=borrowed)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a fitted device: {error}", where=where, expected="a file that `profiler fit` wrote"

@@ -36,7 +36,8 @@ def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> 
     """Return seconds: ``launch + per_k k + (C^p + M^p)^(1/p)``.
 
     C is the time of the wave-quantised work at the peak rate (the best of a few tile shapes), M the time of
-    moving weights and activations, each at its own share of the memory bandwidth; p tells how well they overlap.
+    moving weights and activations, each at its own share of the memory bandwidth; p tells how well they
+    overlap.
     """
     m, n, k = shape["m"], shape["n"], shape["k"]
     c = coefficients
@@ -55,9 +56,9 @@ def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> 
 def features(shape: Shape, device: Device) -> Floats:
     """Return [rows, features] for the residual.
 
-    Rows and depth; how well the output fills waves of each tile; waves; FLOPs per byte against the device's; and
-    the time the bytes need. The width n is left out: it counts through tiles and bytes, so that what was learned
-    holds between the widths that were measured.
+    Rows and depth; how well the output fills waves of each tile; waves; FLOPs per byte against the
+    device's; and the time the bytes need. The width n is left out: it counts through tiles and bytes, so
+    that what was learned holds between the widths that were measured.
     """
     m, n, k = shape["m"], shape["n"], shape["k"]
     memory_s = shape["element_bytes"] * (n * k + m * (n + k)) / device.memory_bandwidth_bytes_per_s

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from profiler.profile import ELEMENT_BYTES
-
 ENTRY_POINTS = "charioteer.kernels"
 """The group of entry points under which an engine announces its :class:`Kernels`."""
 
@@ -34,11 +32,6 @@ class OpShape:
         """Floating-point operations of matrix products; 0 for an op that only moves bytes."""
         pairs = 2 * self.query_tokens * self.past_tokens + self.query_tokens * (self.query_tokens + 1)
         return 2 * self.m * self.n * self.k + 2 * self.sequences * self.heads * self.head_dim * pairs
-
-    def cold_bytes(self, dtype: str) -> int:
-        """Return the bytes of weights or of cached KV, which serving never finds in a cache."""
-        cached = 2 * self.sequences * self.past_tokens * self.kv_heads * self.head_dim
-        return (self.n * self.k + cached) * ELEMENT_BYTES[dtype]
 
 
 @dataclass(frozen=True, kw_only=True)

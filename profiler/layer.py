@@ -42,9 +42,9 @@ def layer_sweeps(deployment: Deployment, stage: int) -> list[Sweep]:
     """Return the elementwise ops of the stage, fused as serving engines fuse them.
 
     A layer counts: its norms, each fused with the addition before it (the norm reads and writes the hidden
-    state, the addition brings reading and writing the residual); rotary embedding of queries and keys; writing
-    keys and values to the cache; the activation, fused with the product of gate and up. The first stage gathers
-    embeddings, the last ends with a norm.
+    state, the addition brings reading and writing the residual); rotary embedding of queries and keys;
+    writing keys and values to the cache; the activation, fused with the product of gate and up. The first
+    stage gathers embeddings, the last ends with a norm.
     """
     model, ways, width = deployment.spec, deployment.tensor_parallel_size, deployment.spec.dtype_bytes
     layers, (heads, kv_heads) = deployment.stage_layers[stage], model.heads_on(ways)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ FEWEST_ROWS_FOR_TREES = 1000
 FEWEST_GROUPS_FOR_TREES = 16
 MOST_ROWS_FOR_TREES = 12_000
 MOST_POINTS_OF_PROCESS = 600
+POINTS_TO_TUNE = 200
+STEPS_TO_TUNE = 25
 LARGEST_TARGET = 0.6
 FEWEST_POINTS_OF_CURVE = 4
 CURVE_TOLERANCE = 0.004
@@ -106,16 +109,25 @@ def _fit_process(features: Floats, target: Floats) -> GaussianProcess:
     spread = np.maximum(features.std(axis=0), 1e-3)
     shape = Matern(np.ones(features.shape[1]), (0.1, 1e3), nu=1.5)
     kernel = ConstantKernel(0.04, (1e-4, 1.0)) * shape + WhiteKernel(0.003, (1e-5, 0.1))
-    subset = np.random.default_rng(1).permutation(len(target))[:250]
+    subset = np.random.default_rng(1).permutation(len(target))[:POINTS_TO_TUNE]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        tuned = GaussianProcessRegressor(kernel, alpha=1e-9, random_state=0)
+        tuned = GaussianProcessRegressor(kernel, alpha=1e-9, random_state=0, optimizer=_tune)
         tuned.fit(features[subset] / spread, target[subset])
         model = GaussianProcessRegressor(tuned.kernel_, alpha=1e-9, optimizer=None)
         model.fit(features / spread, target)
     variance = float(model.kernel_.k1.k1.constant_value)
     scales = np.asarray(model.kernel_.k1.k2.length_scale) * spread
     return GaussianProcess(points=features, weights=np.ravel(model.alpha_) * variance, length_scales=scales)
+
+
+def _tune(objective: Callable[[Floats], Any], start: Floats, bounds: Floats) -> tuple[Floats, float]:
+    """Return the best hyperparameters within a bounded number of steps, as scikit-learn asks for them."""
+    from scipy.optimize import minimize
+
+    options = {"maxiter": STEPS_TO_TUNE}
+    best = minimize(objective, start, method="L-BFGS-B", jac=True, bounds=bounds, options=options)
+    return np.asarray(best.x), float(best.fun)
 
 
 def fit_curves(groups: Floats, axis: Floats, log_ratio: Floats) -> Curves:

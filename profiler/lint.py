@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from profiler.profile import ELEMENT_BYTES
+from profiler.profile import ELEMENT_BYTES, TEXT_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,26 +83,41 @@ def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str
 
 def refusals(table: pa.Table, roofline: Roofline) -> npt.NDArray[Any]:
     """Return for each row why it is refused, "" for a row that is possible."""
-    columns: dict[str, npt.NDArray[Any]] = {
-        name: table[name].to_numpy().astype(np.float64)
-        for name in table.column_names
-        if name not in ("op", "kind", "dtype")
-    }
-    dtypes = table["dtype"].to_pylist()
-    columns["element_bytes"] = np.asarray([ELEMENT_BYTES.get(name, 2) for name in dtypes], dtype=np.float64)
+    reasons = np.full(table.num_rows, "", dtype="<U40")
+    for op, rows, columns in _by_op(table):
+        reasons[rows] = _reasons(op, columns, roofline)
+    return reasons
+
+
+def reached(table: pa.Table, roofline: Roofline) -> tuple[float, float]:
+    """Return the highest FLOP/s and bytes/s of memory of any row: what a device can do at least."""
+    flops_per_s, bytes_per_s = 0.0, 0.0
+    for op, _, columns in _by_op(table):
+        timed = columns["time_s"] > 0
+        if op in WORK and timed.any():
+            work, time_s = WORK[op](columns, roofline), columns["time_s"][timed]
+            flops_per_s = max(flops_per_s, float((work.flops[timed] / time_s).max()))
+            bytes_per_s = max(bytes_per_s, float((work.moved_bytes[timed] / time_s).max()))
+    return flops_per_s, bytes_per_s
+
+
+def _by_op(table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.bool_], Columns]]:
+    """Yield each op with which rows are its, and their numbers, the bytes of an element among them."""
+    numbers = [name for name in table.column_names if name not in TEXT_COLUMNS]
+    columns = {name: table[name].to_numpy().astype(np.float64) for name in numbers}
+    widths = [ELEMENT_BYTES.get(name, 2) for name in table["dtype"].to_pylist()]
+    columns["element_bytes"] = np.asarray(widths, dtype=np.float64)
     ops = np.asarray(table["op"].to_pylist(), dtype=np.str_)
-    reasons = np.full(len(ops), "", dtype="<U40")
     for op in np.unique(ops):
         rows = ops == op
-        reasons[rows] = _reasons(str(op), {name: values[rows] for name, values in columns.items()}, roofline)
-    return reasons
+        yield str(op), rows, {name: values[rows] for name, values in columns.items()}
 
 
 def _reasons(op: str, columns: Columns, roofline: Roofline) -> npt.NDArray[Any]:
     time_s = columns["time_s"] / (1 - TOLERANCE)
     reasons = np.full(len(time_s), "", dtype="<U40")
-    work = WORK[op](columns, roofline) if op in WORK else None
-    if work is not None:
+    if op in WORK:
+        work = WORK[op](columns, roofline)
         in_cache = work.moved_bytes <= roofline.l2_bytes
         beats_memory = work.moved_bytes / roofline.memory_bandwidth_bytes_per_s > time_s
         reasons[beats_memory] = np.where(in_cache, HOT, MEMORY)[beats_memory]

@@ -12,7 +12,7 @@ import numpy as np
 
 from profiler.device import Device
 from profiler.kernels import Kernels, Machine, OpShape
-from profiler.lint import Roofline, lint
+from profiler.lint import Roofline, lint, reached
 from profiler.model import Model
 from profiler.profile import Meta, Profile, ops_table
 from traces.errors import InputError
@@ -61,9 +61,9 @@ def measure(
 ) -> Profile:
     """Time ``shapes`` for about ``budget_s`` seconds and return a linted profile.
 
-    Every round goes through all shapes in another order, so that a machine that slows down for a while
-    spoils a sample of many shapes and not the median of a few. Shapes that the time did not suffice for are
-    counted in ``meta["refused"]``.
+    The first round begins with the shortest ops; shapes that the time did not suffice for are counted in
+    ``meta["refused"]``. Every other round goes through all shapes in another order, so that a machine that slows
+    down for a while spoils a sample of many shapes and not the median of a few.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def measure(
     Raises
     ------
     InputError
-        If the budget suffices for nothing.
+        If there is no budget, or most rows beat the datasheet of ``device``.
     """
     if not budget_s > 0:
         raise InputError(f"{budget_s} seconds", where="--budget", expected="more than 0")
@@ -82,23 +82,24 @@ def measure(
     before = kernels.machine()
     measured = _ceilings(kernels, before)
     samples = _rounds(kernels, shapes, start + budget_s, budget_s, progress)
-    after = kernels.machine()
     table = _table(samples, model.dtype)
-    roofline = _roofline(device, before, measured, samples, model.dtype)
+    roofline = _roofline(device, before, measured, table)
     kept, refused = lint(table, roofline)
-    refused |= _unmeasured(shapes, samples)
+    if sum(refused.values()) > kept.num_rows:
+        what = f"{before.device_name} is faster than a {device.title} can be"
+        raise InputError(what, where="--device", expected="the device that is measured")
     meta = Meta(
         device=device.name,
         device_name=before.device_name,
         model=model.name,
         dtype=model.dtype,
         driver=before.driver,
-        clocks=_clocks(before, after),
+        clocks=_clocks(before, kernels.machine()),
         versions=before.versions,
         timed_by=f"single kernels, weights and KV not in cache, {before.threads} thread(s), median of rounds",
         source="measured here",
         rows=kept.num_rows,
-        refused=refused,
+        refused=refused | _unmeasured(shapes, samples),
         ceilings={**asdict(roofline), "memory_bytes": before.memory_bytes, **measured},
     )
     return Profile(asdict(meta), kept)
@@ -111,10 +112,7 @@ def _clocks(before: Machine, after: Machine) -> str:
 def _ceilings(kernels: Kernels, machine: Machine) -> dict[str, float]:
     """Return the best rates of a copy and a read through memory, and of a large square product."""
     size_bytes = machine.cache_bytes
-    moves = {
-        name: _fastest_s(kernels, OpShape(op=name, kind=name, size_bytes=size_bytes))
-        for name in ("copy", "read")
-    }
+    moves = {name: _fastest_s(kernels, OpShape(op=name, kind=name, size_bytes=size_bytes)) for name in ("copy", "read")}
     side = CEILING_PRODUCT * (1 if machine.is_cpu else 8)
     product = OpShape(op="gemm", kind="square", m=side, n=side, k=side)
     return {
@@ -133,14 +131,15 @@ def _rounds(
 ) -> dict[OpShape, Samples]:
     samples: dict[OpShape, Samples] = {}
     rng = np.random.default_rng(0)
+    order = sorted(shapes, key=lambda shape: (shape.flops, shape.size_bytes))
     while True:
-        for index in rng.permutation(len(shapes)):
-            shape = shapes[index]
+        for shape in order:
             _sample(kernels, shape, samples)
             left = end - time.perf_counter()
             progress(min(1.0, 1 - left / budget_s), f"{shape.op} {shape.kind}")
             if left <= 0:
                 return samples
+        order = [shapes[index] for index in rng.permutation(len(shapes))]
 
 
 def _sample(kernels: Kernels, shape: OpShape, samples: dict[OpShape, Samples]) -> None:
@@ -166,25 +165,18 @@ def _table(samples: Mapping[OpShape, Samples], dtype: str) -> pa.Table:
     )
 
 
-def _roofline(
-    device: Device,
-    machine: Machine,
-    measured: Mapping[str, float],
-    samples: Mapping[OpShape, Samples],
-    dtype: str,
-) -> Roofline:
+def _roofline(device: Device, machine: Machine, measured: Mapping[str, float], table: pa.Table) -> Roofline:
     """Return the device's roofline; that of a CPU is the best rate that was seen here."""
     roofline = Roofline.of(device)
     if not machine.is_cpu:
         return roofline
-    rates = [shape.flops / each.median_s for shape, each in samples.items()]
-    moves = [shape.cold_bytes(dtype) / each.median_s for shape, each in samples.items()]
+    roofline = replace(roofline, l2_bytes=machine.cache_bytes)
+    flops_per_s, bytes_per_s = reached(table, roofline)
     copies = (measured["measured_copy_bytes_per_s"], measured["measured_read_bytes_per_s"])
     return replace(
         roofline,
-        peak_flops=max(measured["measured_product_flops"], *rates),
-        memory_bandwidth_bytes_per_s=max(*copies, *moves),
-        l2_bytes=machine.cache_bytes,
+        peak_flops=max(measured["measured_product_flops"], flops_per_s),
+        memory_bandwidth_bytes_per_s=max(*copies, bytes_per_s),
     )
 
 

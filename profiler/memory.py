@@ -54,9 +54,7 @@ class StageMemory:
             If not even one does.
         """
         memory = deployment.hardware.memory_bytes
-        free = (
-            int(memory * deployment.gpu_memory_utilization) - self.weights - self.activations - self.reserve
-        )
+        free = int(memory * deployment.gpu_memory_utilization) - self.weights - self.activations - self.reserve
         if free < self.kv_block:
             raise self._too_big(deployment, memory)
         return free // self.kv_block
@@ -73,9 +71,7 @@ class StageMemory:
         more = ways * 2
         while model.heads % more == 0 and self.weights * ways / more > 0.8 * usable:
             more *= 2
-        wish = (
-            f"--tensor-parallel-size {more}" if model.heads % more == 0 else "a larger device or more stages"
-        )
+        wish = f"--tensor-parallel-size {more}" if model.heads % more == 0 else "a larger device or more stages"
         return InputError(what, where=f"stage {self.stage}", expected=wish)
 
 

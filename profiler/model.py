@@ -166,11 +166,7 @@ class Model:
         """Return the matrix products of one layer on each of ``tp`` GPUs, q/k/v and gate/up fused."""
         heads, kv_heads = self.heads_on(tp)
         wide = self.intermediate // tp
-        up = (
-            Linear("gate_up_proj", 2 * wide, self.hidden)
-            if self.gated
-            else Linear("up_proj", wide, self.hidden)
-        )
+        up = Linear("gate_up_proj", 2 * wide, self.hidden) if self.gated else Linear("up_proj", wide, self.hidden)
         return (
             Linear("qkv_proj", (heads + 2 * kv_heads) * self.head_dim, self.hidden),
             Linear("o_proj", self.hidden, heads * self.head_dim),

@@ -90,17 +90,11 @@ def _refuse_others(config: Config, where: Place) -> None:
         if config.get(key):
             raise InputError(f"a state-space model ({key}): it keeps no KV cache", where=where, expected=wish)
     if config.get("kv_lora_rank"):
-        raise InputError(
-            "multi-head latent attention: its KV cache is compressed", where=where, expected=wish
-        )
+        raise InputError("multi-head latent attention: its KV cache is compressed", where=where, expected=wish)
     if config.get("quantization_config"):
-        raise InputError(
-            "quantized weights: their kernels are not modelled", where=where, expected="16-bit weights"
-        )
+        raise InputError("quantized weights: their kernels are not modelled", where=where, expected="16-bit weights")
     if config.get("text_config"):
-        raise InputError(
-            "a multimodal model: images are no tokens", where=where, expected="its text_config alone"
-        )
+        raise InputError("a multimodal model: images are no tokens", where=where, expected="its text_config alone")
 
 
 def _sizes(config: Config, family: str, where: Place) -> dict[str, int]:
@@ -166,9 +160,7 @@ def _stated(config: Config, family: str) -> dict[str, Any]:
     }
     if family == "falcon":
         keys |= {"bias": ("qkv_bias", "output_bias", "mlp_bias"), "parallel_attn": ("parallel_attention",)}
-    traits: dict[str, Any] = {
-        name: bool(config[key]) for key, names in keys.items() if key in config for name in names
-    }
+    traits: dict[str, Any] = {name: bool(config[key]) for key, names in keys.items() if key in config for name in names}
     if family == "gpt_neox":
         traits.setdefault("parallel_attention", True)
     if family == "falcon":

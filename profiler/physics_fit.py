@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from profiler.device import Device
 
 MOST_ROWS = 3000
-STARTS = 6
+STARTS = 4
 SOFT_FROM = 0.1
 
 
@@ -51,9 +50,7 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
     fits = []
     for attempt in range(STARTS):
         factor = np.exp(draws.normal(0, 0.2, len(start))) if attempt else np.ones(len(start))
-        inside = np.clip(
-            start * factor, lowest + 1e-3 * (highest - lowest), highest - 1e-3 * (highest - lowest)
-        )
+        inside = np.clip(start * factor, lowest + 1e-3 * (highest - lowest), highest - 1e-3 * (highest - lowest))
         fits.append(
             least_squares(
                 miss,
@@ -68,5 +65,5 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
     return _named(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
-def _named(values: Floats) -> Mapping[str, float] | dict[str, float]:
+def _named(values: Floats) -> dict[str, float]:
     return dict(zip(gemm.NAMES, map(float, values), strict=True))

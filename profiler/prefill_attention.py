@@ -22,10 +22,10 @@ NAMES = ("launch", "flops", "tiled_flops", "longest_block", "bytes", "blocks", "
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds; the time is their weighted sum.
 
-    A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch, the FLOPs of
-    those pairs at the peak rate, the same in whole query tiles and whole waves, the thread block with the
-    longest context on its one multiprocessor, the bytes of queries, outputs and KV, and thread blocks (and waves
-    of them) per multiprocessor, a microsecond each.
+    A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch, the FLOPs
+    of those pairs at the peak rate, the same in whole query tiles and whole waves, the thread block with
+    the longest context on its one multiprocessor, the bytes of queries, outputs and KV, and thread blocks
+    (and waves of them) per multiprocessor, a microsecond each.
     """
     b, q, past = shape["sequences"], shape["query_tokens"], shape["past_tokens"]
     heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
@@ -58,6 +58,4 @@ def features(shape: Shape, device: Device) -> Floats:
 
 def groups(shape: Shape) -> Floats:
     """Return one number a head layout: rows of one number belong to one model and degree of parallelism."""
-    return np.asarray(
-        (shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64
-    )
+    return np.asarray((shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64)

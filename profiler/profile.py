@@ -204,9 +204,7 @@ def read_profile(path: str | PathLike[str], *, check: bool = True) -> Profile:
     meta = from_mapping(Meta, read_json(folder / META_FILE), where=folder / META_FILE)
     table = _read_ops(folder / OPS_FILE)
     if table.num_rows != meta.rows:
-        raise InputError(
-            f"{table.num_rows} rows", where=folder / OPS_FILE, expected=f"{meta.rows}, as in {META_FILE}"
-        )
+        raise InputError(f"{table.num_rows} rows", where=folder / OPS_FILE, expected=f"{meta.rows}, as in {META_FILE}")
     check_rows(table, meta, where=folder / OPS_FILE, roofline=check)
     return Profile(dataclasses.asdict(meta), table)
 
@@ -220,9 +218,7 @@ def _read_ops(path: Path) -> pa.Table:
     except FileNotFoundError as error:
         raise InputError("no such file", where=path, expected="a parquet file") from error
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"cannot read: {str(error).splitlines()[0]}", where=path, expected="a parquet file"
-        ) from error
+        raise InputError(f"cannot read: {str(error).splitlines()[0]}", where=path, expected="a parquet file") from error
     for column in schema():
         if column.name not in table.column_names:
             raise InputError(f"column {column.name!r} is missing", where=path)

@@ -66,9 +66,7 @@ def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofl
     if (reasons != "").any():
         ops = np.asarray(table["op"].to_pylist(), dtype=np.str_)
         pairs = np.char.add(np.char.add(ops, ": "), reasons)[reasons != ""]
-        named = ", ".join(
-            f"{count} {name}" for name, count in zip(*np.unique(pairs, return_counts=True), strict=True)
-        )
+        named = ", ".join(f"{count} {name}" for name, count in zip(*np.unique(pairs, return_counts=True), strict=True))
         what = f"{len(pairs)} of {len(reasons)} rows beat the roofline of {meta.device} ({named})"
         raise InputError(what, where=where, expected="times that the device can reach")
 

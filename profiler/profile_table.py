@@ -47,9 +47,7 @@ def print_profile(console: Console, profile: Profile, folder: Path) -> None:
     """Print the ops of a profile, what was refused and why, and where it was written."""
     facts = summary(profile)
     of_model = f", {facts['model']}" if facts["model"] else ""
-    console.print(
-        f"[bold]{facts['device']}[/] ({facts['device_name']}{of_model}, {facts['dtype']})", highlight=False
-    )
+    console.print(f"[bold]{facts['device']}[/] ({facts['device_name']}{of_model}, {facts['dtype']})", highlight=False)
     console.print(_ops_table(facts))
     if facts["refused"]:
         console.print(_refused_table(facts))

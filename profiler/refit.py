@@ -28,7 +28,8 @@ def cache_folder() -> Path:
 
 
 def fit_cached(path: str | PathLike[str], device: Device) -> FittedDevice:
-    """Return the fit of the profile folder ``path``, which must measure ``device``, complete with borrowed ops.
+    """Return the fit of the profile folder ``path``, which must measure ``device``, complete with borrowed
+    ops.
 
     Raises
     ------
@@ -39,9 +40,7 @@ def fit_cached(path: str | PathLike[str], device: Device) -> FittedDevice:
 
     profile = read_profile(path)
     if profile.meta["device"] != device.name:
-        raise InputError(
-            f"measures {profile.meta['device']!r}", where=path, expected=f"a profile of {device.name!r}"
-        )
+        raise InputError(f"measures {profile.meta['device']!r}", where=path, expected=f"a profile of {device.name!r}")
     remembered = cache_folder() / f"{_content_hash(Path(path), device)}.json"
     if remembered.is_file():
         return complete(FittedDevice.load(remembered), device)

@@ -34,7 +34,9 @@ def _provenance(known: Mapping[str, Any]) -> str:
     else:
         line = f"measured on {known['device']}"
     others = ", ".join(f"{op} from {source}" for op, source in known["borrowed"].items())
-    return line + (f"; borrowed: {others}" if others else "") + f"; {known['gap_s'] * 1e3:.2f} ms a stage beside kernels"
+    return (
+        line + (f"; borrowed: {others}" if others else "") + f"; {known['gap_s'] * 1e3:.2f} ms a stage beside kernels"
+    )
 
 
 def _sources(origin: Mapping[str, Any]) -> list[str]:
@@ -103,8 +105,8 @@ def _effects(rows: list[dict[str, Any]]) -> list[str]:
         shown = [f"{alone:.2f} ms alone, {beside:.2f} ms beside a prefill" for alone, beside in costs]
         lines.append(f"a token of decode: predicted {shown[0]}; published {shown[1]}")
     if {"prefill 256", "prefill 257"} <= totals.keys():
-        pairs = zip(totals["prefill 256"], totals["prefill 257"], strict=True)
-        steps = [f"{100 * (longer / shorter - 1):+.0f} %" for shorter, longer in pairs]
+        edges = zip(totals["prefill 256"], totals["prefill 257"], strict=True)
+        steps = [f"{100 * (longer / shorter - 1):+.0f} %" for shorter, longer in edges]
         lines.append(f"256 -> 257 tokens: predicted {steps[0]}, published {steps[1]}")
     return lines
 

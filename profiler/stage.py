@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageTables:
-    """Seconds by tokens of a batch (index), for one stage; plain lists, since they are read one value at a time.
+    """Seconds by tokens of a batch (index), for one stage; plain lists, since they are read one value at a
+    time.
 
     Attributes
     ----------
@@ -107,9 +108,7 @@ class StageOps:
         for sweep in sweeps:
             kinds = [(np.full(len(rows), kind), rows * per_row) for kind, per_row in sweep.bytes_per_row]
             parts = [op.predict({"kind": kind, "size_bytes": moved}, self._device) for kind, moved in kinds]
-            total += sweep.count * (
-                np.sum(parts, axis=0) - (len(parts) - 1) * 1e-6 * op.coefficients["launch"]
-            )
+            total += sweep.count * (np.sum(parts, axis=0) - (len(parts) - 1) * 1e-6 * op.coefficients["launch"])
         return np.where(rows > 0, total, 0.0)
 
     def _all_reduce(self, size_bytes: Floats) -> Floats:

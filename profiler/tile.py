@@ -37,9 +37,7 @@ def wave_waste(m: Floats, n: Floats, tile: Tile, sms: int) -> Floats:
     return np.asarray(waves * sms * tile.rows * tile.columns / (m * n), dtype=np.float64)
 
 
-def quantised_flops(
-    m: Floats, n: Floats, k: Floats, sms: int, efficiency: Sequence[float], stiffness: float
-) -> Floats:
+def quantised_flops(m: Floats, n: Floats, k: Floats, sms: int, efficiency: Sequence[float], stiffness: float) -> Floats:
     """Return the FLOPs a perfect device would do in the time that the best tile shape needs.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.device import load_device
-from profiler.fitted import FittedDevice
+from profiler.fitted import FittedDevice, FittedOp
 from profiler.op import OPS
 
 if TYPE_CHECKING:
     from profiler.device import Device
 
 FOLDER = "fitted"
+KIND = "transfers between devices"
 NEAREST = {
     "ampere": ("ampere", "ada", "hopper", "blackwell"),
     "hopper": ("hopper", "blackwell", "ada", "ampere"),
@@ -24,17 +26,26 @@ NEAREST = {
     "blackwell": ("blackwell", "hopper", "ada", "ampere"),
     "cpu": ("cpu", "ampere", "ada", "hopper", "blackwell"),
 }
-"""Architectures by how well their physics was measured to transfer, the own one first. To an RTX 4090 (Ada) and an
-RTX PRO 6000 (Blackwell), GEMMs and decode attention transfer better from Hopper than from Ampere (median errors
-18 and 8 % against 24 and 10 %; 9 and 6 % against 14 and 15 %)."""
+"""Architectures by how well their physics was measured to transfer, the own one first. To an RTX 4090 (Ada)
+and an RTX PRO 6000 (Blackwell), GEMMs and decode attention transfer better from Hopper than from Ampere
+(median errors 18 and 8 % against 24 and 8 %; 9 and 6 % against 14 and 15 %)."""
+COVERAGES = ("0.5", "0.8", "0.9", "0.95", "0.99")
+MEASURED: Mapping[str, tuple[tuple[float, float, float, float], tuple[float, ...]]] = {
+    "gemm": ((77712, 0.139, 0.453, 0.132), (0.135, 0.253, 0.362, 0.459, 0.632)),
+    "prefill_attention": ((17814, 0.304, 0.756, 0.262), (0.297, 0.611, 0.813, 0.957, 1.171)),
+    "decode_attention": ((22000, 0.162, 0.324, 0.173), (0.170, 0.280, 0.332, 0.388, 0.956)),
+    "all_reduce": ((138, 0.157, 0.425, 0.210), (0.155, 0.310, 0.454, 0.512, 0.691)),
+    "elementwise": ((960, 0.134, 0.828, 0.267), (0.143, 0.352, 0.793, 1.016, 1.654)),
+}
+"""What transfers miss, from ``bench/transfer.py``: rows, median, 90th percentile and time-weighted error,
+and the half widths in log time of bands of the :data:`COVERAGES`. Nobody measured sends on two devices;
+they count as all-reduces."""
 
 
 def shipped_names() -> list[str]:
     """Return the names of the devices whose fitted coefficients ship with the package."""
     folder = files("profiler").joinpath(FOLDER)
-    return sorted(
-        entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")
-    )
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
 
 
 @cache
@@ -46,30 +57,41 @@ def load_shipped(name: str) -> FittedDevice:
 def load_fitted(device: Device) -> FittedDevice:
     """Return what is known about ``device``: its own coefficients if they ship, else its nearest relative's.
 
-    A relative brings its physics without corrections: efficiencies, launches and overlaps hold across devices of
-    one kind, while what a residual learned belongs to the kernels of one device. Its bands are widened to what
-    transfers were measured to miss. Ops that the file lacks come from the next relative that has them.
+    A relative brings its physics without corrections: efficiencies, launches and overlaps hold across
+    devices of one kind, while what a residual learned belongs to the kernels of one device (A100 to A40:
+    GEMMs miss by 6 % without it, 10 % with it). Errors and bands are then those of transfers. Ops that the
+    file lacks come from the next relative that has them.
     """
-    relatives = by_distance(device)
-    own = load_shipped(relatives[0])
+    own = load_shipped(by_distance(device)[0])
     if own.device != device.name:
-        own = replace(own, ops={name: op.physics_only() for name, op in own.ops.items()})
+        own = replace(own, ops={name: as_transferred(op) for name, op in own.ops.items()})
     return complete(own, device)
+
+
+def as_transferred(op: FittedOp) -> FittedOp:
+    """Return the op's physics alone, with the errors and bands that transfers were measured to have."""
+    values, widths = MEASURED["all_reduce" if op.name == "send" else op.name]
+    errors = dict(zip(("rows", "median", "p90", "time_weighted"), values, strict=True))
+    bands = dict(zip(COVERAGES, widths, strict=True))
+    return replace(op.physics_only(), errors={KIND: errors}, bands={KIND: bands})
 
 
 def complete(fitted: FittedDevice, device: Device) -> FittedDevice:
     """Return ``fitted`` with the ops it lacks, as physics, from the nearest shipped device that has them."""
     ops, borrowed = dict(fitted.ops), dict(fitted.borrowed)
+    for name, source in borrowed.items():
+        if name in ops and source != device.name:
+            ops[name] = as_transferred(ops[name])
     for name in OPS:
         if name not in ops:
             donor = next(relative for relative in by_distance(device) if name in load_shipped(relative).ops)
-            ops[name] = load_shipped(donor).ops[name].physics_only()
-            borrowed[name] = donor
+            ops[name] = as_transferred(load_shipped(donor).ops[name])
+            borrowed[name] = load_shipped(donor).borrowed.get(name, donor)
     return replace(fitted, ops=ops, borrowed=borrowed)
 
 
 def by_distance(device: Device) -> list[str]:
-    """Return the shipped devices, nearest first: itself, then by architecture, then by FLOPs per byte of memory."""
+    """Return the shipped devices, nearest first: itself, by architecture, then by FLOPs per byte of memory."""
 
     def distance(name: str) -> tuple[bool, int, float, str]:
         other = load_device(name)

@@ -149,9 +149,7 @@ def _counters(run: RunRecord, replica: int, window: tuple[float, float]) -> Iter
             yield {"ph": "C", "name": name, "pid": replica + 1, "tid": 0, "ts": ts, "args": {"value": value}}
 
 
-def _requests(
-    run: RunRecord, replica: int, window: tuple[float, float], max_requests: int
-) -> Iterator[Event]:
+def _requests(run: RunRecord, replica: int, window: tuple[float, float], max_requests: int) -> Iterator[Event]:
     requests = run.requests
     until = np.where(np.isnan(requests.finished_s), run.end_s, requests.finished_s)
     overlaps = (requests.arrival_s < window[1]) & (until >= window[0]) & (requests.replica == replica)

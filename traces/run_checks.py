@@ -102,9 +102,7 @@ class _Check:
         if not right.all():
             wrong = int(np.flatnonzero(~right)[0])
             row = wrong if rows is None else int(rows[wrong])
-            raise InputError(
-                "wrong value", where=f"{self._where}: row {row}, column {name!r}", expected=expected
-            )
+            raise InputError("wrong value", where=f"{self._where}: row {row}, column {name!r}", expected=expected)
 
     def ascending(self, times: Any, name: str) -> None:
         if (np.diff(times) < 0).any():

@@ -118,9 +118,7 @@ def _median_gap(run: RunRecord) -> float:
     return float(counted_percentiles(gaps.gap_s, gaps.gap_count, 50.0)[0]) if len(gaps.gap_s) else nan
 
 
-def _ran_meanwhile(
-    run: RunRecord, rows: IntColumn, gaps_s: FloatColumn
-) -> tuple[IntColumn, npt.NDArray[np.bool_]]:
+def _ran_meanwhile(run: RunRecord, rows: IntColumn, gaps_s: FloatColumn) -> tuple[IntColumn, npt.NDArray[np.bool_]]:
     """Prompt tokens of the iterations that ended within each gap, and whether one of those had no decode."""
     tokens, whole = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.bool_)
     for replica in np.unique(run.iterations.replica[rows]):

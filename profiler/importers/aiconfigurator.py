@@ -113,9 +113,7 @@ def _dtypes(raw: RawTable, column: str, wanted: Mask) -> npt.NDArray[Any]:
     return np.asarray([DTYPES[name] for name in raw.texts(column)[wanted]], dtype=np.str_)
 
 
-def _sixteen_bit(
-    raw: RawTable, column: str, label: str, among: Mask | None = None
-) -> tuple[Mask, dict[str, int]]:
+def _sixteen_bit(raw: RawTable, column: str, label: str, among: Mask | None = None) -> tuple[Mask, dict[str, int]]:
     """Return which rows are 16-bit, and how many others there are of each dtype."""
     names = raw.texts(column)
     rows = np.ones(len(raw), dtype=np.bool_) if among is None else among

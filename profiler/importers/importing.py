@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 NAMES = ", ".join(family.name for family in FAMILIES)
 
 
-def import_tables(
-    path: str | PathLike[str], device: str | None = None, *, model: str | None = None
-) -> Profile:
+def import_tables(path: str | PathLike[str], device: str | None = None, *, model: str | None = None) -> Profile:
     """Read one file, one device's folder, or a family's folder that holds one device.
 
     Every row is linted against the roofline of the device (:func:`profiler.lint.lint`); equal shapes become
@@ -54,9 +52,7 @@ def import_tables(
     left_out: Counter[str] = Counter()
     tables = _tables(_of_device(_files(root), chosen, root), root, left_out)
     models = [given or model_of(table.raw.path) for table in tables]
-    parts = [
-        table.family.convert(table.kind, table.raw, each) for table, each in zip(tables, models, strict=True)
-    ]
+    parts = [table.family.convert(table.kind, table.raw, each) for table, each in zip(tables, models, strict=True)]
     for part in parts:
         left_out.update(part.left_out)
     target = chosen or _device(root, tables, parts)
@@ -87,9 +83,7 @@ def _of_device(files: Sequence[Path], device: Device | None, root: Path) -> list
         raise InputError(f"holds tables of {', '.join(different)}", where=root, expected=wish)
     kept = [path for path, found in devices.items() if found is None or found.name == device.name]
     if not kept:
-        raise InputError(
-            f"holds no table of {device.name}", where=root, expected=f"one of {', '.join(different)}"
-        )
+        raise InputError(f"holds no table of {device.name}", where=root, expected=f"one of {', '.join(different)}")
     return kept
 
 
@@ -106,9 +100,7 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
     families = {id(table.family): table.family for table in known.values()}
     if len(families) != 1:
         what = (
-            f"holds tables of {', '.join(each.name for each in families.values())}"
-            if families
-            else "is no known table"
+            f"holds tables of {', '.join(each.name for each in families.values())}" if families else "is no known table"
         )
         raise InputError(what, where=root, expected=f"columns of one of {NAMES}")
     chosen, others = next(iter(families.values())).choose(list(known))
@@ -119,9 +111,7 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
 
 def _device(root: Path, tables: Sequence[Recognised], parts: Sequence[Part]) -> Device:
     found = {device.name: device for table in tables if (device := device_of(table.raw.path)) is not None}
-    stated = {
-        device.name: device for part in parts if (device := device_called(part.device_name)) is not None
-    }
+    stated = {device.name: device for part in parts if (device := device_called(part.device_name)) is not None}
     if len(found or stated) == 1:
         return next(iter((found or stated).values()))
     wish = f"--device, one of {', '.join(device_names())} or a JSON file"
@@ -134,9 +124,7 @@ def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root:
     tables = [table for part in parts for table in part.tables]
     rows = pa.concat_tables(tables) if tables else None
     if rows is None or not rows.num_rows:
-        raise InputError(
-            "holds no row that a profile has a place for", where=root, expected=_counts(left_out)
-        )
+        raise InputError("holds no row that a profile has a place for", where=root, expected=_counts(left_out))
     kept, refused = lint(rows, device)
     left_out.update(refused)
     if not kept.num_rows:

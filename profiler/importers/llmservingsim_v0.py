@@ -72,9 +72,7 @@ def _attention(raw: RawTable) -> Part:
     short = np.flatnonzero(context < query)
     if len(short):
         where = raw.where("kv_cache_size", int(short[0]))
-        raise InputError(
-            f"value is {context[short[0]]}", where=where, expected="at least the prefill_chunk_size"
-        )
+        raise InputError(f"value is {context[short[0]]}", where=where, expected="at least the prefill_chunk_size")
     hidden, heads = raw.integers("n_embd", minimum=1), raw.integers("n_q_head", minimum=1)
     table = ops_table(
         len(raw),

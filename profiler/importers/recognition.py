@@ -53,9 +53,7 @@ def recognise(raw: RawTable) -> Recognised | None:
     if len(columns & raw.columns) / len(columns) < LIKENESS:
         return None
     missing = sorted(columns - raw.columns)[0]
-    raise InputError(
-        f"column {missing!r} is missing", where=raw.path, expected=f"a {kind} table of {family.name}"
-    )
+    raise InputError(f"column {missing!r} is missing", where=raw.path, expected=f"a {kind} table of {family.name}")
 
 
 def device_of(path: Path) -> Device | None:

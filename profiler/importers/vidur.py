@@ -54,9 +54,7 @@ def _layers(raw: RawTable) -> list[Any]:
         for name, kind in KINDS.items():
             kind = kind if model.gated or kind != "gate_up_proj" else "up_proj"
             layer = LayerShape.of(model, kind, tp)
-            tables.append(
-                layer_table(layer, kind, DTYPE, tokens[rows], times[name][rows], spreads[name][rows])
-            )
+            tables.append(layer_table(layer, kind, DTYPE, tokens[rows], times[name][rows], spreads[name][rows]))
     return tables
 
 

@@ -10,9 +10,7 @@ from policies import Sequence
 from policies.decode_set import DecodeSet
 
 
-def member(
-    number: int, *, computed: int = 5, output_tokens: int = 100, last_token_s: float = 0.0
-) -> Sequence:
+def member(number: int, *, computed: int = 5, output_tokens: int = 100, last_token_s: float = 0.0) -> Sequence:
     """A sequence whose first output token is out."""
     sequence = Sequence(number, arrival_s=0.0, prompt_tokens=computed, output_tokens=output_tokens)
     sequence.computed, sequence.generated, sequence.last_token_s = computed, 1, last_token_s
@@ -116,9 +114,7 @@ def same(decodes: DecodeSet, counted: dict[Sequence, int], size: int) -> None:
     assert decodes.latest == (in_order[-1] if in_order else None)
     assert decodes.context_sum == sum(computed + 1 for computed in counted.values())
     assert decodes.context_max == max((computed + 1 for computed in counted.values()), default=0)
-    assert set(decodes.crossing()) == {
-        sequence for sequence, computed in counted.items() if computed % size == 0
-    }
+    assert set(decodes.crossing()) == {sequence for sequence, computed in counted.items() if computed % size == 0}
 
 
 def test_little_is_kept_of_members_that_left() -> None:

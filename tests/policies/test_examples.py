@@ -7,6 +7,8 @@ runs the last prompt token also yields the first output token.
 
 from __future__ import annotations
 
+from typing import Any
+
 from oracle.job import Request
 from oracle.systems import PolicySystem
 
@@ -29,7 +31,7 @@ def describe(batch: Batch) -> str:
 
 
 def batches(
-    policy: str, *requests: Request, blocks: int = 40, block_size: int = 4, stages: int = 1, **settings: float
+    policy: str, *requests: Request, blocks: int = 40, block_size: int = 4, stages: int = 1, **settings: Any
 ) -> list[str]:
     """Play the requests, ``stages`` batches at a time; each batch takes a second."""
     memory = KVMemory(blocks=blocks, block_size=block_size, max_model_len=16)
@@ -130,9 +132,7 @@ def test_chunked_only_keeps_its_turn_when_asked_in_vain() -> None:
 
 
 def test_vllm_v1_serves_all_in_order_of_admission_from_one_budget() -> None:
-    assert batches(
-        "vllm-v1", A, B, C, max_num_seqs=4, max_num_batched_tokens=6, long_prefill_token_threshold=3
-    ) == [
+    assert batches("vllm-v1", A, B, C, max_num_seqs=4, max_num_batched_tokens=6, long_prefill_token_threshold=3) == [
         "prefill A[0:3] B[0:3]",
         "prefill A[3:4] B[3:6] C[0:2]",
         "decode A B prefill C[2:3]",
@@ -154,6 +154,20 @@ def test_vllm_v1_forgets_what_was_unused_for_longest() -> None:
     b = Request(1, 1.0, prompt_tokens=8, output_tokens=1, block_hashes=(21, 22))
     c = Request(2, 2.0, prompt_tokens=9, output_tokens=1, block_hashes=(11, 12))
     assert batches("vllm-v1", a, b, c, blocks=3) == ["prefill A[0:8]", "prefill B[0:8]", "prefill C[4:9]"]
+
+
+def test_vllm_v1_keeps_a_second_block_of_equal_content_once_the_first_is_gone() -> None:
+    """A and B run the same block, since one token is always left to run; C then takes A's, D finds B's."""
+    a = Request(0, 0.0, prompt_tokens=4, output_tokens=1, block_hashes=(11,))
+    b = Request(1, 0.0, prompt_tokens=4, output_tokens=3, block_hashes=(11,))
+    c = Request(2, 1.0, prompt_tokens=8, output_tokens=1, block_hashes=(31, 32))
+    d = Request(3, 3.0, prompt_tokens=5, output_tokens=1, block_hashes=(11,))
+    assert batches("vllm-v1", a, b, c, d, blocks=4) == [
+        "prefill A[0:4] B[0:4]",
+        "decode B prefill C[0:8]",
+        "decode B",
+        "prefill D[4:5]",
+    ]
 
 
 def test_vllm_v1_frees_in_order_of_admission_what_ends_together() -> None:

@@ -122,9 +122,7 @@ class Snapshot:
         return {min(self.residents, key=self.ranks.__getitem__)} if self.residents else set()
 
     def victims_since(self, before: Snapshot) -> set[int]:
-        return {
-            number for number, count in self.preemptions.items() if count > before.preemptions.get(number, 0)
-        }
+        return {number for number, count in self.preemptions.items() if count > before.preemptions.get(number, 0)}
 
 
 @every_policy

@@ -85,10 +85,8 @@ def test_what_a_victim_has_produced_is_run_again_as_prompt_and_no_more(policy: s
     assert sum(tokens for _, tokens in restarted) == 3 + generated
 
 
-def build(
-    policy: str, *, blocks: int = 10, max_model_len: int = 20, **settings: int | float | None
-) -> Policy:
-    memory = KVMemory(blocks=blocks, block_size=2, max_model_len=max_model_len)
+def build(policy: str, *, blocks: int = 10, **settings: Any) -> Policy:
+    memory = KVMemory(blocks=blocks, block_size=2, max_model_len=20)
     return choose(policy, **settings).build(memory)
 
 
@@ -100,9 +98,7 @@ def sequence(number: int, prompt_tokens: int, output_tokens: int) -> Sequence:
 def test_a_request_above_the_limit_is_refused_and_blocks_nobody(policy: str) -> None:
     """In one engine it stayed at the head of the queue for ever."""
     served = build(policy)
-    with pytest.raises(
-        InputError, match=r"^17 prompt \+ 4 output = 21 tokens; expected at most --max-model-len 20$"
-    ):
+    with pytest.raises(InputError, match=r"^17 prompt \+ 4 output = 21 tokens; expected at most --max-model-len 20$"):
         served.add(sequence(0, 17, 4))
     assert not served.has_work
     served.add(sequence(1, 16, 4))
@@ -142,9 +138,7 @@ def test_a_memory_below_one_reservation_is_refused(policy: str) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(("prompt_tokens", "output_tokens"), [(0, 1), (1, 0), (-3, 5)])
-def test_a_request_without_prompt_or_output_is_refused(
-    policy: str, prompt_tokens: int, output_tokens: int
-) -> None:
+def test_a_request_without_prompt_or_output_is_refused(policy: str, prompt_tokens: int, output_tokens: int) -> None:
     with pytest.raises(InputError, match="expected at least 1 of each"):
         build(policy).add(sequence(0, prompt_tokens, output_tokens))
 

@@ -96,9 +96,7 @@ def test_an_unknown_key(policy: str, tmp_path: Path) -> None:
     path = write(tmp_path, {"policy": policy, "max_seqs": 4})
     with pytest.raises(InputError) as error:
         read_policy(path)
-    assert message(error).startswith(
-        f"{path}: {policy}: unknown key 'max_seqs'; expected one of max_num_seqs"
-    )
+    assert message(error).startswith(f"{path}: {policy}: unknown key 'max_seqs'; expected one of max_num_seqs")
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,12 @@ class TokenTimes:
             if not fresh and not old:
                 fresh = here[:1]
             waiting = [index for index in here if not self.tokens[index] and index not in fresh]
-            now = self._iteration(replica, now, fresh, old if self.rng.random() < 0.8 else [], len(waiting))
+            now = self._iteration(
+                replica, now, fresh, old if not fresh or self.rng.random() < 0.4 else [], len(waiting)
+            )
 
     def _iteration(self, replica: int, now: float, fresh: list[int], old: list[int], waiting: int) -> float:
-        end = now + float(self.rng.uniform(0.01, 0.2))
+        end = now + float(self.rng.uniform(0.01, 0.06)) + 0.2 * len(fresh)
         gaps = [(end - self.tokens[index][-1], 1) for index in old]
         for index in fresh:
             self.scheduled[index] = now

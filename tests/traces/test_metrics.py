@@ -61,9 +61,7 @@ def test_the_queue_is_everyone_who_arrived_and_was_not_scheduled(token_times, se
     queue = queue_length(run)
     index = np.searchsorted(queue.times_s, moments, side="right") - 1
     got = np.append(queue.values, 0.0)[index]
-    expected = [
-        sum(a <= moment < s for a, s in zip(toy.arrival_s, toy.scheduled, strict=True)) for moment in moments
-    ]
+    expected = [sum(a <= moment < s for a, s in zip(toy.arrival_s, toy.scheduled, strict=True)) for moment in moments]
     assert got.tolist() == expected
     waited = float((np.array(toy.scheduled) - toy.arrival_s).sum())
     metrics = measure(run)
@@ -98,9 +96,7 @@ def test_stalls_are_the_long_gaps_behind_prompts(token_times, seed, replicas):
     threshold = 4 * np.median([after - before for before, after, _ in gaps])
     found = {}
     for before, after, home in gaps:
-        between = [
-            row for row in toy.iterations if row["replica"] == home and before + 1e-9 < row["end_s"] <= after
-        ]
+        between = [row for row in toy.iterations if row["replica"] == home and before + 1e-9 < row["end_s"] <= after]
         if after - before > threshold and any(row["prefill_tokens"] for row in between):
             found.setdefault((home, after), []).append(after - before)
     assert math.isclose(stalls.threshold_s, threshold)
@@ -232,9 +228,7 @@ def test_cached_prompt_tokens_have_a_share(make_run):
 
 def test_metrics_are_json_and_the_same_each_time(make_run, token_times):
     one = json.dumps(measure(token_times(7, 2).record(), parse_goodput("tpot:50")).as_dict(), allow_nan=False)
-    other = json.dumps(
-        measure(token_times(7, 2).record(), parse_goodput("tpot:50")).as_dict(), allow_nan=False
-    )
+    other = json.dumps(measure(token_times(7, 2).record(), parse_goodput("tpot:50")).as_dict(), allow_nan=False)
     assert one == other
     empty = measure(make_run()).as_dict()
     assert empty["ttft_s"]["p99"] is None

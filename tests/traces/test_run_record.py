@@ -220,9 +220,7 @@ def test_a_wrong_run_json_is_refused(folder, change, message):
 def test_every_key_of_run_json_is_needed(folder):
     document = json.loads((folder / "run.json").read_text())
     for key in document:
-        (folder / "run.json").write_text(
-            json.dumps({name: document[name] for name in document if name != key})
-        )
+        (folder / "run.json").write_text(json.dumps({name: document[name] for name in document if name != key}))
         with pytest.raises(InputError, match=f"key '{key}' is missing"):
             read_run(folder)
 

@@ -69,8 +69,11 @@ def make_requests(pick: Pick, block_size: int, count: int) -> tuple[Request, ...
 
 
 def make_hashes(pick: Pick, number: int, blocks: int) -> tuple[int, ...]:
+    """None at all, or some blocks in common with the family and then the request's own."""
     family = pick(0, 3)
-    shared = 0 if family == 0 else pick(0, blocks)
+    if family == 0:
+        return ()
+    shared = pick(0, blocks)
     own = [10_000 + 1000 * number + index for index in range(shared, blocks)]
     return (*(1000 * family + index for index in range(shared)), *own)
 

@@ -60,9 +60,7 @@ class Loop:
             self.now_s = self.upcoming[0].arrival_s
 
     def _complete(self, batch: Iteration) -> Tokens:
-        stopped = (
-            [self.random.choice(batch.sampled)] if batch.sampled and self._happens(self.case.stops) else []
-        )
+        stopped = [self.random.choice(batch.sampled)] if batch.sampled and self._happens(self.case.stops) else []
         tokens = self.system.complete(self.now_s, stopped)
         self.alive = [number for number in self.alive if number not in tokens.finished]
         return tokens

@@ -13,9 +13,7 @@ from oracle.job import Job, Request, Slice
 class Oracle(ABC):
     """Queues as plain lists, free blocks counted anew whenever somebody asks."""
 
-    def __init__(
-        self, *, blocks: int, block_size: int, max_model_len: int, stages: int, **settings: Any
-    ) -> None:
+    def __init__(self, *, blocks: int, block_size: int, max_model_len: int, stages: int, **settings: Any) -> None:
         self.total_blocks = blocks
         self.block_size = block_size
         self.max_model_len = max_model_len

@@ -23,9 +23,7 @@ class System(ABC):
         self.served: dict[int, Any] = {}
 
     def outcomes(self) -> list[Outcome]:
-        return [
-            Outcome(**{name: self._plain(item, name) for name in OUTCOME}) for item in self.served.values()
-        ]
+        return [Outcome(**{name: self._plain(item, name) for name in OUTCOME}) for item in self.served.values()]
 
     @staticmethod
     def _plain(item: Any, name: str) -> Any:
@@ -121,9 +119,7 @@ class PolicySystem(System):
         )
 
     def complete(self, now_s: float, stopped: Iterable[int] = ()) -> Tokens:
-        done = self.policy.complete(
-            self.flying.popleft(), now_s, stopped=[self.served[number] for number in stopped]
-        )
+        done = self.policy.complete(self.flying.popleft(), now_s, stopped=[self.served[number] for number in stopped])
         return Tokens(
             end_s=now_s,
             started=frozenset(sequence.request_id for sequence in done.started),
@@ -135,9 +131,7 @@ class PolicySystem(System):
 
     def cancel(self, request_id: int) -> Cancelled:
         self.policy.cancel(self.served[request_id])
-        return Cancelled(
-            request_id=request_id, residents=self.policy.residents, used_blocks=self.policy.pool.used
-        )
+        return Cancelled(request_id=request_id, residents=self.policy.residents, used_blocks=self.policy.pool.used)
 
 
 class OracleSystem(System):
@@ -203,6 +197,4 @@ class OracleSystem(System):
 
     def cancel(self, request_id: int) -> Cancelled:
         self.oracle.cancel(self.served[request_id])
-        return Cancelled(
-            request_id=request_id, residents=len(self.oracle.residents), used_blocks=self.oracle.used()
-        )
+        return Cancelled(request_id=request_id, residents=len(self.oracle.residents), used_blocks=self.oracle.used())
