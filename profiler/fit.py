@@ -31,6 +31,7 @@ MANY_GROUPS = 40
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 ELEMENT_BYTES = {"float32": 4.0, "fp32": 4.0}
 FEW_SHAPES = 64
+LEAST_HELP = 0.9
 SMALLEST_LAYER = 2**20
 WIDEST_HEAD = 256
 
@@ -91,8 +92,7 @@ def _gap(table: pa.Table) -> float | None:
 def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """Fit one op and measure its errors on rows held out of fits made for that purpose.
 
-    A residual that does not make unseen shapes better is left out: a table of a few shapes often teaches
-    none.
+    A residual that does not make unseen shapes a tenth better is left out: a table of few shapes often teaches none.
     """
     name, out = _held_out(op, shape)
     misses, with_residual = _unseen(op, shape, time_s, device, out)
@@ -184,7 +184,8 @@ def _unseen(
         corrected.append(fitted.predict(_take(shape, out), device))
         bare.append(op.physics(fitted.coefficients, _take(shape, out), device))
     known, better, plain = (np.concatenate(part) for part in (measured, corrected, bare))
-    helped = float(np.abs(np.log(known / better)).mean()) < float(np.abs(np.log(known / plain)).mean())
+    corrected_miss, bare_miss = (float(np.abs(np.log(known / each)).mean()) for each in (better, plain))
+    helped = corrected_miss < LEAST_HELP * bare_miss
     return (known, better if helped else plain), helped
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from profiler.device import Device
 
 MOST_ROWS = 3000
-STARTS = 4
+STARTS = 6
 SOFT_FROM = 0.1
 
 
