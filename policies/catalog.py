@@ -79,9 +79,7 @@ def choose(name: str, *, where: str | PathLike[str] = "--policies", **settings: 
     """
     if name not in POLICIES:
         raise InputError(f"unknown policy {name!r}", where=where, expected=f"one of {', '.join(POLICIES)}")
-    return PolicyChoice(
-        name=name, settings=from_mapping(POLICIES[name][1], settings, where=f"{where}: {name}")
-    )
+    return PolicyChoice(name=name, settings=from_mapping(POLICIES[name][1], settings, where=f"{where}: {name}"))
 
 
 def read_policy(path: str | PathLike[str]) -> PolicyChoice:

@@ -40,8 +40,6 @@ class MaxHeap:
         if len(self._entries) <= 2 * size + 64:
             return
         self._entries = [
-            (-key, member.request_id, member)
-            for member in members
-            if (key := self._key_of(member)) is not None
+            (-key, member.request_id, member) for member in members if (key := self._key_of(member)) is not None
         ]
         heapify(self._entries)

@@ -78,9 +78,7 @@ class Policy(ABC):
             If prompt plus output exceed ``max_model_len``, or need more KV blocks than there are.
         """
         if prompt_tokens < 1 or output_tokens < 1:
-            raise InputError(
-                f"{prompt_tokens} prompt and {output_tokens} output tokens", expected="at least 1 of each"
-            )
+            raise InputError(f"{prompt_tokens} prompt and {output_tokens} output tokens", expected="at least 1 of each")
         total = prompt_tokens + output_tokens
         if total > self.memory.max_model_len:
             raise InputError(
@@ -89,9 +87,7 @@ class Policy(ABC):
             )
         needed, most = self._most_blocks(total), self._admissible_blocks()
         if needed > most:
-            raise InputError(
-                f"{total} tokens need {needed} KV blocks", expected=f"at most the {most} that can be had"
-            )
+            raise InputError(f"{total} tokens need {needed} KV blocks", expected=f"at most the {most} that can be had")
 
     def _most_blocks(self, total: int) -> int:
         """Blocks a request holds at its end; the last output token is never written to the cache."""

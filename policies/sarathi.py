@@ -28,9 +28,7 @@ class SarathiSettings(Settings):
         super().__post_init__()
         self._at_least("tile_size", 1)
         if self.chunk_size < 1 or self.chunk_size % self.tile_size:
-            raise ValueError(
-                f"chunk_size is {self.chunk_size}; expected a multiple of tile_size {self.tile_size}"
-            )
+            raise ValueError(f"chunk_size is {self.chunk_size}; expected a multiple of tile_size {self.tile_size}")
 
 
 class Sarathi(ReservingPolicy):

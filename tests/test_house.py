@@ -58,9 +58,7 @@ def test_a_package_imports_only_those_beneath_it(package: str) -> None:
 )
 def test_a_package_does_not_know(package: str, unknown: set[str]) -> None:
     offences = {
-        str(path.relative_to(ROOT)): sorted(wrong)
-        for path in modules(package)
-        if (wrong := imported(path) & unknown)
+        str(path.relative_to(ROOT)): sorted(wrong) for path in modules(package) if (wrong := imported(path) & unknown)
     }
     assert not offences
 

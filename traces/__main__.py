@@ -81,9 +81,7 @@ def generate(
     ] = None,
     burstiness: Annotated[
         float | None,
-        typer.Option(
-            help="Shape of gamma gaps: 1 is a Poisson process, less is burstier.", rich_help_panel=ARRIVALS
-        ),
+        typer.Option(help="Shape of gamma gaps: 1 is a Poisson process, less is burstier.", rich_help_panel=ARRIVALS),
     ] = None,
     arrivals: Annotated[
         str | None,
@@ -116,9 +114,7 @@ def generate(
     input_len_max: Annotated[int | None, _tokens("uniform: the longest prompt.")] = None,
     output_len_min: Annotated[int | None, _tokens("uniform: the shortest output.")] = None,
     output_len_max: Annotated[int | None, _tokens("uniform: the longest output.")] = None,
-    zipf_theta: Annotated[
-        float | None, typer.Option(help="zipf: the exponent (0.4).", rich_help_panel=LENGTHS)
-    ] = None,
+    zipf_theta: Annotated[float | None, typer.Option(help="zipf: the exponent (0.4).", rich_help_panel=LENGTHS)] = None,
     prompt_to_output: Annotated[
         float | None, typer.Option(help="zipf: prompt over output tokens (10).", rich_help_panel=LENGTHS)
     ] = None,

@@ -124,9 +124,7 @@ def _json_schema(head: Head) -> pa.Schema:
     types = _types(head.format)
     others = {int: pa.int64(), float: pa.float64(), str: pa.string(), list: pa.list_(pa.int64())}
     row = json.loads(head.first_row)
-    return pa.schema(
-        [(name, types.get(name) or others.get(type(value), pa.null())) for name, value in row.items()]
-    )
+    return pa.schema([(name, types.get(name) or others.get(type(value), pa.null())) for name, value in row.items()])
 
 
 def _columns(table: pa.Table, kind: Format) -> Columns:

@@ -68,9 +68,7 @@ ARRIVALS: Mapping[str, tuple[type[Any], Mapping[str, str]]] = {
 }
 
 
-def chosen_settings(
-    whole: Mapping[str, Any], *, when: Mapping[str, Any], what: Mapping[str, Any]
-) -> GeneratorSettings:
+def chosen_settings(whole: Mapping[str, Any], *, when: Mapping[str, Any], what: Mapping[str, Any]) -> GeneratorSettings:
     """Return the settings that options mean.
 
     Parameters

@@ -21,9 +21,7 @@ class InputError(ValueError):
         What would have been right, e.g. ``"an integer >= 0"``.
     """
 
-    def __init__(
-        self, what: str, *, where: str | PathLike[str] | None = None, expected: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, expected: str | None = None) -> None:
         place = f"{where}: " if where is not None else ""
         wish = f"; expected {expected}" if expected is not None else ""
         super().__init__(" ".join(f"{place}{what}{wish}".split()))

@@ -59,9 +59,7 @@ def whole_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]
     """
     target = Path(path).resolve()
     if target.exists() and not _is_replaceable(target, marker):
-        raise InputError(
-            "exists and is something else", where=path, expected=f"a new name or a folder with {marker}"
-        )
+        raise InputError("exists and is something else", where=path, expected=f"a new name or a folder with {marker}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

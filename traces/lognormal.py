@@ -66,9 +66,7 @@ def _plain(p50: float, p90: float) -> Lognormal:
     return Lognormal(math.log(p50), math.log(p90 / p50) / Z90)
 
 
-def _solve(
-    lengths: LognormalLengths, start: LognormalPair, wanted: FloatColumn, limit: float
-) -> LognormalPair:
+def _solve(lengths: LognormalLengths, start: LognormalPair, wanted: FloatColumn, limit: float) -> LognormalPair:
     from scipy.optimize import root
 
     def misses(unknown: FloatColumn) -> FloatColumn:

@@ -24,9 +24,7 @@ def preset_lengths(name: str) -> LognormalLengths:
         If there is no preset of that name.
     """
     return {
-        "chat": LognormalLengths(
-            prompt_p50=1730, prompt_p90=5696, output_p50=415, output_p90=834, total_max=8192
-        ),
+        "chat": LognormalLengths(prompt_p50=1730, prompt_p90=5696, output_p50=415, output_p90=834, total_max=8192),
         "summarization": LognormalLengths(
             prompt_p50=7059, prompt_p90=12985, output_p50=208, output_p90=371, total_max=16384
         ),

@@ -79,7 +79,5 @@ def read_workload(
         if not columns.sound(ordered=not sort):
             raise UnreadableError("a row is not sound")
     except UnreadableError:
-        columns = scan(
-            trace, head.format, head.layout, ordered=not sort, zero_output_as_one=zero_output_as_one
-        )
+        columns = scan(trace, head.format, head.layout, ordered=not sort, zero_output_as_one=zero_output_as_one)
     return columns.workload(trace.name)

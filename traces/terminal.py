@@ -47,9 +47,7 @@ def _summary_table(facts: dict[str, Any]) -> Table:
     for name, value in _arrival_facts(facts):
         table.add_row(name, value)
     if facts["prefix_sharing"] is not None:
-        share = (
-            f"{facts['prefix_sharing']:.1%} of prompt tokens were sent before (a prefix cache without end)"
-        )
+        share = f"{facts['prefix_sharing']:.1%} of prompt tokens were sent before (a prefix cache without end)"
         table.add_row("shared prefixes", share)
     return table
 
@@ -65,9 +63,7 @@ def _arrival_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("rate", f"{facts['rate_per_s']:.4g} requests/s"),
     ]
     if facts["gap_cv"] is not None:
-        alike = (
-            "" if facts["burstiness"] is None else f", as gamma gaps of burstiness {facts['burstiness']:.3g}"
-        )
+        alike = "" if facts["burstiness"] is None else f", as gamma gaps of burstiness {facts['burstiness']:.3g}"
         rows.append(("gaps", f"coefficient of variation {facts['gap_cv']:.3f} (Poisson: 1){alike}"))
     return rows
 
@@ -85,9 +81,7 @@ def _length_table(facts: dict[str, Any]) -> Table:
         table.add_row(title, *(f"{row[name]:,.0f}" for name in (*COLUMNS, "sum")))
     ratio = facts["prompt_to_output"]
     cells = [f"{ratio[name]:,.1f}" for name in COLUMNS]
-    table.add_row(
-        "prompt/output", *cells, f"{facts['prompt_tokens']['sum'] / facts['output_tokens']['sum']:,.2f}"
-    )
+    table.add_row("prompt/output", *cells, f"{facts['prompt_tokens']['sum'] / facts['output_tokens']['sum']:,.2f}")
     return table
 
 

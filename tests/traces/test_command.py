@@ -79,16 +79,12 @@ def test_help_loads_nothing_heavy():
 
 
 def test_generate_then_info_then_convert(tmp_path):
-    made = traces(
-        "generate", "--request-rate", 5, "--num-prompts", 50, "--seed", 3, "--output", tmp_path / "a.csv"
-    )
+    made = traces("generate", "--request-rate", 5, "--num-prompts", 50, "--seed", 3, "--output", tmp_path / "a.csv")
     assert made.returncode == 0, made.stderr
     assert "50" in made.stdout
     facts = json.loads(traces("info", tmp_path / "a.csv", "--json").stdout)
     assert (facts["format"], facts["requests"]) == ("Charioteer", 50)
-    done = traces(
-        "convert", tmp_path / "a.csv", tmp_path / "b.jsonl.gz", "--head", 10, "--scale", 2, "--json"
-    )
+    done = traces("convert", tmp_path / "a.csv", tmp_path / "b.jsonl.gz", "--head", 10, "--scale", 2, "--json")
     assert json.loads(done.stdout)["requests"] == 10
     assert len(gzip.decompress((tmp_path / "b.jsonl.gz").read_bytes()).splitlines()) == 10
 

@@ -26,9 +26,7 @@ def draw(lengths, count=50_000, seed=3):
 @settings(max_examples=50, deadline=None)
 @given(LENGTH, LENGTH, LENGTH, LENGTH, st.integers(0, 2**32))
 def test_uniform_lengths_stay_within_their_bounds_and_repeat_by_seed(a, b, c, d, seed):
-    lengths = UniformLengths(
-        prompt_min=min(a, b), prompt_max=max(a, b), output_min=min(c, d), output_max=max(c, d)
-    )
+    lengths = UniformLengths(prompt_min=min(a, b), prompt_max=max(a, b), output_min=min(c, d), output_max=max(c, d))
     prompt, output = draw(lengths, 100, seed)
     assert prompt.dtype == output.dtype == np.int64
     assert min(a, b) <= prompt.min() <= prompt.max() <= max(a, b)
@@ -75,15 +73,11 @@ def test_zipf_lengths_are_at_least_one_and_within_their_bounds(a, b, theta, rati
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.floats(300, 5000), st.floats(1.3, 5.0), st.floats(300, 2000), st.floats(1.3, 4.0), st.floats(1.05, 30)
-)
+@given(st.floats(300, 5000), st.floats(1.3, 5.0), st.floats(300, 2000), st.floats(1.3, 4.0), st.floats(1.05, 30))
 def test_lognormal_percentiles_hold_under_a_limit(p50, p_spread, o50, o_spread, room):
     p90, o90 = p50 * p_spread, o50 * o_spread
     limit = int((p90 + o90) * room) + 1
-    lengths = LognormalLengths(
-        prompt_p50=p50, prompt_p90=p90, output_p50=o50, output_p90=o90, total_max=limit
-    )
+    lengths = LognormalLengths(prompt_p50=p50, prompt_p90=p90, output_p50=o50, output_p90=o90, total_max=limit)
     try:
         prompt, output = draw(lengths, 30_000)
     except InputError:
@@ -95,9 +89,7 @@ def test_lognormal_percentiles_hold_under_a_limit(p50, p_spread, o50, o_spread, 
 
 
 def test_lognormal_lengths_are_drawn_again_and_do_not_pile_up_at_the_limit():
-    lengths = LognormalLengths(
-        prompt_p50=1730, prompt_p90=5696, output_p50=415, output_p90=834, total_max=8192
-    )
+    lengths = LognormalLengths(prompt_p50=1730, prompt_p90=5696, output_p50=415, output_p90=834, total_max=8192)
     prompt, output = draw(lengths)
     last_percent = np.mean(prompt + output > 8192 * 0.99)
     assert last_percent < 0.01

@@ -36,8 +36,7 @@ BAILIAN = (
     '"type": "text", "turn": 2, "hash_ids": [1089, 1090, 1091]}\n'
 )
 SIM_JSONL = (
-    '{"input_toks":3,"output_toks":2,"arrival_time_ns":46926808,'
-    '"input_tok_ids":[1,2,3],"output_tok_ids":[4,5]}\n'
+    '{"input_toks":3,"output_toks":2,"arrival_time_ns":46926808,"input_tok_ids":[1,2,3],"output_tok_ids":[4,5]}\n'
 )
 OWN = "arrival_s,prompt_tokens,output_tokens\n"
 
@@ -123,10 +122,7 @@ def test_a_request_may_lack_prefix_hashes(tmp_path):
 
 
 def test_ticks_of_100_ns_survive_a_trace_of_a_year(tmp_path):
-    text = (
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-        "2023-01-01 00:00:00.0000001,1,1\n2024-01-01 00:00:00.0000003,1,1\n"
-    )
+    text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00.0000001,1,1\n2024-01-01 00:00:00.0000003,1,1\n"
     arrival_s = read_workload(write(tmp_path, text)).arrival_s
     assert arrival_s[1] == (365 * 86400 * 10**7 + 2) / 10**7
 
@@ -160,9 +156,7 @@ def test_sort_moves_prefix_hashes_with_their_requests(tmp_path):
 
 def test_an_output_of_zero_is_one_only_when_asked_for(tmp_path):
     path = write(tmp_path, OWN + "0,5,0\n")
-    with pytest.raises(
-        InputError, match=r"trace:2, column 'output_tokens': length 0; .*--zero-output-as-one"
-    ):
+    with pytest.raises(InputError, match=r"trace:2, column 'output_tokens': length 0; .*--zero-output-as-one"):
         read_workload(path)
     assert read_workload(path, zero_output_as_one=True).output_tokens.tolist() == [1]
     with pytest.raises(InputError, match="column 'prompt_tokens': length 0"):
@@ -322,9 +316,7 @@ def test_what_the_fast_reader_takes_the_exact_one_takes_alike(tmp_path_factory, 
         assert_same(fast, scan(trace, head.format, head.layout))
 
 
-VALUES = st.sampled_from(
-    ["0", "1", "700", "-1", "1.0", "2.5", "1e2", "null", "true", '"3"', "NaN", "[1]", "1e999"]
-)
+VALUES = st.sampled_from(["0", "1", "700", "-1", "1.0", "2.5", "1e2", "null", "true", '"3"', "NaN", "[1]", "1e999"])
 
 
 @settings(max_examples=300, deadline=None)
@@ -333,8 +325,7 @@ VALUES = st.sampled_from(
 def test_the_same_holds_for_json(tmp_path_factory, rows):
     names = ("timestamp", "input_length", "output_length", "hash_ids")
     text = "".join(
-        "{" + ", ".join(f'"{name}": {value}' for name, value in zip(names, row, strict=True)) + "}\n"
-        for row in rows
+        "{" + ", ".join(f'"{name}": {value}' for name, value in zip(names, row, strict=True)) + "}\n" for row in rows
     )
     trace = TraceFile(write(tmp_path_factory.mktemp("fuzz"), text))
     head = read_head(trace)

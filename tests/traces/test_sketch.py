@@ -30,8 +30,6 @@ def test_bars_grow_with_their_counts():
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.integers(1, 20))
 def test_every_request_is_counted_once(arrival_s, width):
     lengths = np.arange(1, len(arrival_s) + 1)
-    workload = Workload(
-        name="w", arrival_s=np.sort(np.array(arrival_s)), prompt_tokens=lengths, output_tokens=lengths
-    )
+    workload = Workload(name="w", arrival_s=np.sort(np.array(arrival_s)), prompt_tokens=lengths, output_tokens=lengths)
     assert arrival_counts(workload, width).sum() == len(arrival_s)
     assert length_counts(lengths, width).sum() == len(arrival_s)

@@ -82,9 +82,7 @@ def test_a_file_of_lengths_gets_arrivals_in_its_own_order(lengths):
 def test_prefix_hashes_stay_with_a_file_of_another_rate(tmp_path):
     path = tmp_path / "m.jsonl"
     rows = ['"timestamp": 0, "input_length": 600, "output_length": 1, "hash_ids": [1, 2]'] * 2
-    path.write_text(
-        "".join("{" + row.replace(": 0", f": {i * 1000}", 1) + "}\n" for i, row in enumerate(rows))
-    )
+    path.write_text("".join("{" + row.replace(": 0", f": {i * 1000}", 1) + "}\n" for i, row in enumerate(rows)))
     workload = open_workload(path, request_rate=10.0)
     assert workload.arrival_s.tolist() == pytest.approx([0.0, 0.1])
     assert workload.hash_ids is not None
@@ -128,9 +126,7 @@ def test_an_option_that_is_none_is_refused(lengths, options, preset):
 
 
 def test_a_name_that_is_neither_preset_nor_file():
-    with pytest.raises(
-        InputError, match="chatt: no such file; expected a workload file, or one of chat, summ"
-    ):
+    with pytest.raises(InputError, match="chatt: no such file; expected a workload file, or one of chat, summ"):
         open_workload("chatt")
 
 
