@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from profiler.fit_table import fit_command
 from profiler.show import show_command
-from traces.command_line import new_app, run
+from traces.command_line import new_app, new_console, run
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -179,9 +179,7 @@ def _report(folder: Path, profile: Profile, as_json: bool) -> None:
 
         print(json.dumps({"output": str(folder), **summary(profile)}, indent=2))
         return
-    from rich.console import Console
-
-    print_profile(Console(), profile, folder)
+    print_profile(new_console(), profile, folder)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from traces.command_line import new_console, new_table
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -45,7 +47,7 @@ def fit_command(
     if as_json:
         typer.echo(json.dumps(errors_of(fitted), indent=2))
         return
-    Console().print(errors_table(fitted))
+    new_console().print(errors_table(fitted))
     for line in _notes(read, fitted, output):
         typer.echo(line)
 
@@ -57,12 +59,8 @@ def errors_of(fitted: FittedDevice) -> dict[str, Any]:
 
 def errors_table(fitted: FittedDevice) -> Table:
     """Return the held-out errors as a table, percent."""
-    from rich.table import Table
-
-    table = Table(title=f"Held-out errors on {fitted.device}, % of the measured time")
-    table.add_column("op")
-    for name in ("fitted to", "held out", "median", "P90", "by time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"Held-out errors on {fitted.device}, % of the measured time"
+    table = new_table(title, "op", "fitted to", "held out", "median", "P90", "by time")
     for name, op in fitted.ops.items():
         if not op.errors:
             table.add_row(name, f"{op.rows:,}", "-", "-", "-", "-")

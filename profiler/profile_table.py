@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from profiler.profile import OPS
+from traces.command_line import new_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,11 +59,7 @@ def print_profile(console: Console, profile: Profile, folder: Path) -> None:
 
 
 def _ops_table(facts: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table("op", pad_edge=False)
-    for name in ("rows", "shortest", "longest", "spread"):
-        table.add_column(name, justify="right")
+    table = new_table("", "op", "rows", "shortest", "longest", "spread")
     for op in facts["ops"]:
         spread = "unknown" if op["median_spread"] is None else f"{op['median_spread']:.1%}"
         table.add_row(op["op"], f"{op['rows']:,}", _time(op["shortest_s"]), _time(op["longest_s"]), spread)
@@ -70,10 +67,7 @@ def _ops_table(facts: dict[str, Any]) -> Table:
 
 
 def _refused_table(facts: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table("left out", pad_edge=False)
-    table.add_column("rows", justify="right")
+    table = new_table("", "left out", "rows")
     for reason, count in facts["refused"].items():
         table.add_row(reason, f"{count:,}")
     return table

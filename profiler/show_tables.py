@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from traces.command_line import new_console, new_table
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -14,9 +16,7 @@ GIB = 2**30
 
 def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
     """Print what :func:`profiler.show.describe` returned."""
-    from rich.console import Console
-
-    console = Console()
+    console = new_console()
     console.print(f"[bold]{report['title']}[/bold]")
     console.print(_provenance(report["cost_model"]))
     for line in _sources(report["origin"]):
@@ -46,7 +46,7 @@ def _sources(origin: Mapping[str, Any]) -> list[str]:
 
 
 def _errors(errors: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    table = _table("Errors on held-out rows of the source, %", "op", "rows", "median", "P90", "by time")
+    table = new_table("Errors on held-out rows of the source, %", "op", "rows", "median", "P90", "by time")
     for op, kinds in errors.items():
         for kind, values in kinds.items():
             shares = [f"{100 * values[key]:.2f}" for key in ("median", "p90", "time_weighted")]
@@ -67,7 +67,7 @@ def _memory(memory: Mapping[str, Any]) -> str:
 def _iterations(rows: list[dict[str, Any]], intervals: bool) -> Table:
     groups = list(rows[0]["parts_s"])
     names = ["batch", "ms", *(["90 % band"] if intervals else []), *groups]
-    table = _table("Iterations (decodes at 1,024 tokens of context), ms", *names)
+    table = new_table("Iterations (decodes at 1,024 tokens of context), ms", *names)
     for row in rows:
         band = [f"{row['low_s'] * 1e3:.2f} - {row['high_s'] * 1e3:.2f}"] if intervals else []
         parts = [f"{row['parts_s'][group] * 1e3:.2f}" for group in groups]
@@ -77,7 +77,7 @@ def _iterations(rows: list[dict[str, Any]], intervals: bool) -> Table:
 
 def _print_published(console: Console, rows: list[dict[str, Any]]) -> None:
     for source in dict.fromkeys(row["source"] for row in rows):
-        table = _table(f"{source}: predicted / published, ms", "batch", "linear", "attention", "total", "off by")
+        table = new_table(f"{source}: predicted / published, ms", "batch", "linear", "attention", "total", "off by")
         for row in rows:
             if row["source"] == source:
                 table.add_row(row["batch"], *_beside(row["predicted"], row["published"]))
@@ -109,13 +109,3 @@ def _effects(rows: list[dict[str, Any]]) -> list[str]:
         steps = [f"{100 * (longer / shorter - 1):+.0f} %" for shorter, longer in edges]
         lines.append(f"256 -> 257 tokens: predicted {steps[0]}, published {steps[1]}")
     return lines
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from simulator.provenance import headline
 from simulator.scoreboard import Score, scoreboard
 from simulator.verdicts import verdicts
+from traces.command_line import new_console
 from traces.metrics import Metrics
 from traces.run_record import RunRecord
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-PIPED_WIDTH = 100
 
 
 def comparison_table(runs: Mapping[str, Metrics]) -> Table:
@@ -47,11 +46,7 @@ def print_comparison(run: RunRecord, metrics: Mapping[str, Metrics], console: Co
 
     Where the output is piped it is at least 100 columns wide.
     """
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PIPED_WIDTH)
+    console = console or new_console()
     console.print(_styled(headline(run), ""))
     console.print(comparison_table(metrics))
     if len(metrics) > 1:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPED_WIDTH = 100
 
 
 def new_app(summary: str) -> typer.Typer:
@@ -34,3 +41,27 @@ def run(app: typer.Typer, prog: str) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left behind", file=sys.stderr)
         sys.exit(130)
+
+
+def new_console() -> Console:
+    """Return a console on standard output: as wide as the terminal, and 100 columns where it is none."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPED_WIDTH)
+    return console
+
+
+def new_table(title: str, first: str, *others: str) -> Table:
+    """Return a table in the project's style: the first column to the left, the others to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    heading = Text(title, style="bold") if title else None
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from traces.command_line import new_console, new_table
 from traces.sketch import arrival_counts, bars, length_counts
 from traces.workload import Workload
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 64
-LEAST_COLUMNS = 110
 COLUMNS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
@@ -24,11 +24,9 @@ def print_description(workload: Workload, facts: dict[str, Any], title: str = ""
     title
         The format of the file, if it comes from one.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
-    console.width = max(console.width, LEAST_COLUMNS)
+    console = new_console()
     plain = not console.encoding.lower().startswith("utf")
     console.print(Text.assemble((workload.name, "bold"), f" ({title})" if title else ""))
     console.print(_summary_table(facts))
@@ -69,13 +67,7 @@ def _arrival_facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _length_table(facts: dict[str, Any]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("tokens", no_wrap=True)
-    for name in (*COLUMNS, "sum"):
-        table.add_column(name.replace("p", "P"), justify="right", no_wrap=True)
+    table = new_table("", "tokens", *(name.replace("p", "P") for name in (*COLUMNS, "sum")))
     for title in ("prompt", "output", "total"):
         row = facts[f"{title}_tokens"]
         table.add_row(title, *(f"{row[name]:,.0f}" for name in (*COLUMNS, "sum")))
