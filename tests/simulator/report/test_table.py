@@ -36,8 +36,9 @@ def test_every_policy_fits_into_100_columns_whole(runs, metrics):
     assert "…" not in "".join(lines)
 
 
-def test_piped_it_has_no_colours_and_marks_the_best_with_a_star(runs, metrics):
-    text = printed(runs, metrics)
+def test_piped_it_has_no_colours_and_marks_the_best_with_a_star(runs, metrics, capsys):
+    print_comparison(next(iter(runs.values())), metrics)
+    text = capsys.readouterr().out
     assert "\x1b" not in text
     assert re.search(r"TBT P99 \(ms\).*\d\*", text)
     assert "* best of the row" in text
