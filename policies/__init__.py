@@ -6,7 +6,7 @@ and in the engine.
 
 from policies.batch import Batch, Chunk, Completion
 from policies.blocks import BlockPool, KVMemory
-from policies.catalog import POLICIES, PolicyChoice, choose, read_policy
+from policies.catalog import POLICIES, PolicyChoice, choose, parse_choice, read_policy
 from policies.policy import Policy
 from policies.sequence import Sequence
 from policies.settings import Settings
@@ -23,5 +23,6 @@ __all__ = [
     "Sequence",
     "Settings",
     "choose",
+    "parse_choice",
     "read_policy",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -69,8 +70,13 @@ class PolicyChoice:
             raise InputError(str(error), where=f"policy {self.name}") from error
 
 
-def choose(name: str, *, where: str | PathLike[str] = "--policies", **settings: Any) -> PolicyChoice:
-    """Return the policy ``name`` with ``settings`` (the others at their defaults).
+def choose(name: str, /, **settings: Any) -> PolicyChoice:
+    """Return the policy ``name`` with ``settings`` (the others at their defaults); see :func:`parse_choice`."""
+    return parse_choice(name, settings, where="--policies")
+
+
+def parse_choice(name: str, settings: Mapping[str, Any], *, where: str | PathLike[str]) -> PolicyChoice:
+    """Return the policy ``name`` with ``settings``, which come from ``where``.
 
     Raises
     ------
@@ -97,4 +103,4 @@ def read_policy(path: str | PathLike[str]) -> PolicyChoice:
         raise InputError("key 'policy' is missing or not a name", where=path, expected=", ".join(POLICIES))
     if not isinstance(predicted, dict):
         raise InputError("key 'predicted' is not an object", where=path)
-    return dataclasses.replace(choose(name, where=path, **document), predicted=predicted)
+    return dataclasses.replace(parse_choice(name, document, where=path), predicted=predicted)

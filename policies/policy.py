@@ -53,7 +53,7 @@ class Policy(ABC):
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
         self.decodes = DecodeSet(memory.block_size)
-        self._emptied: list[DecodeSet] = []
+        self._spare: DecodeSet | None = None
         self.residents = 0
         self.in_flight = 0
         self._preemptions = 0
@@ -172,12 +172,13 @@ class Policy(ABC):
         if len(self.decodes) > count:
             return self.decodes.split(count)
         group = self.decodes
-        self.decodes = self._emptied.pop() if self._emptied else DecodeSet(self.memory.block_size)
+        self.decodes = DecodeSet(self.memory.block_size) if self._spare is None else self._spare
+        self._spare = None
         return group
 
     def _return(self, group: DecodeSet) -> None:
         ready = self.decodes.merged(group)
-        self._emptied.append(group if ready is self.decodes else self.decodes)
+        self._spare = group if ready is self.decodes else self.decodes
         self.decodes = ready
 
     def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:

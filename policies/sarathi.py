@@ -30,6 +30,10 @@ class SarathiSettings(Settings):
         if self.chunk_size < 1 or self.chunk_size % self.tile_size:
             raise ValueError(f"chunk_size is {self.chunk_size}; expected a multiple of tile_size {self.tile_size}")
 
+    def most_tokens(self, max_model_len: int) -> int:  # noqa: ARG002
+        """Return the tokens of the largest batch."""
+        return max(self.chunk_size, self.max_num_seqs)
+
 
 class Sarathi(ReservingPolicy):
     """One prefill chunk, and decodes that ride along (SARATHI, sections 4.2 to 4.4).

@@ -25,6 +25,10 @@ class SarathiServeSettings(PagedSettings):
         super().__post_init__()
         self._at_least("max_num_batched_tokens", 1)
 
+    def most_tokens(self, max_model_len: int) -> int:  # noqa: ARG002
+        """Return the tokens of the largest batch; decodes alone may exceed the budget."""
+        return max(self.max_num_batched_tokens, self.max_num_seqs)
+
 
 class SarathiServe(PagedPolicy):
     """Decodes first, then chunks of unfinished prompts, then chunks of new ones (OSDI'24, Algorithm 3)."""

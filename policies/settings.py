@@ -21,6 +21,14 @@ class Settings:
     def __post_init__(self) -> None:
         self._at_least("max_num_seqs", 1)
 
+    def most_tokens(self, max_model_len: int) -> int:
+        """Return the tokens of the largest batch to make room for: here, one whole prompt.
+
+        Orca and FasterTransformer put no limit on the prompts of a batch; what several at once would need is
+        not counted.
+        """
+        return max(max_model_len, self.max_num_seqs)
+
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if value is not None and value < least:

@@ -24,7 +24,7 @@ class UpfrontPolicy(Policy):
         self._grow(group)
         batch.decode(group)
         if not group:
-            self._emptied.append(group)
+            self._spare = group
 
     def _continue_prefills(self, batch: Batch, budget: int) -> None:
         """Give unfinished prompts, oldest first, what is left of the token budget."""

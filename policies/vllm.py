@@ -26,6 +26,10 @@ class VLLMSettings(PagedSettings):
         super().__post_init__()
         self._at_least("max_num_batched_tokens", 1)
 
+    def most_tokens(self, max_model_len: int) -> int:
+        """Return the tokens of the largest batch."""
+        return max(self.max_num_batched_tokens or max_model_len, self.max_num_seqs)
+
 
 class VLLM(PagedPolicy):
     """Admit whole prompts whenever they fit; decode only when none does (vLLM v0, SOSP'23, section 4.5)."""

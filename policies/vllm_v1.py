@@ -44,6 +44,10 @@ class VLLMV1Settings(Settings):
                 f"{self.max_num_seqs}"
             )
 
+    def most_tokens(self, max_model_len: int) -> int:  # noqa: ARG002
+        """Return the tokens of the largest batch."""
+        return self.max_num_batched_tokens
+
 
 class VLLMV1(Policy):
     """Running requests first, decodes and chunks alike, then waiting ones, while the budget lasts.
@@ -82,7 +86,7 @@ class VLLMV1(Policy):
                     self._run(batch, sequence, tokens)
         batch.decode(group)
         if not group:
-            self._emptied.append(group)
+            self._spare = group
 
     def _slices(self) -> tuple[int, dict[Sequence, int]]:
         """Share the budget out in order of admission: how many decodes run, and the tokens of each chunk."""

@@ -105,7 +105,8 @@ MaxNumBatchedTokens = Annotated[
     int | None,
     typer.Option(
         "--max-num-batched-tokens",
-        help="Token budget of an iteration, for the policies that run prompts in chunks.",
+        help="Token budget of an iteration, for the policies that run prompts in chunks (vLLM v0 has its own: "
+        "vllm:max_num_batched_tokens=...).",
         rich_help_panel=SCHEDULER,
     ),
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policies.blocks import KVMemory
-from policies.catalog import POLICIES, PolicyChoice, choose, read_policy
+from policies.catalog import POLICIES, PolicyChoice, parse_choice, read_policy
 from profiler.cost_model import load_cost_model
 from profiler.deployment import Deployment
 from profiler.model import load_model
@@ -31,7 +31,8 @@ def parse_policies(text: str, *, settings: Mapping[str, Any]) -> dict[str, Polic
         Names, each optionally with settings of its own (``sarathi-serve:max_num_batched_tokens=1024``), or
         paths of ``policy.json`` files, separated by commas.
     settings
-        Settings for all policies that have them; a policy's own come first. None means not given.
+        Settings for all policies that have them, but for those that follow from the deployment by default
+        (vLLM v0's max_num_batched_tokens); a policy's own come first. None means not given.
 
     Raises
     ------
@@ -42,6 +43,8 @@ def parse_policies(text: str, *, settings: Mapping[str, Any]) -> dict[str, Polic
     for item in filter(None, (part.strip() for part in text.split(","))):
         choice = _parse_policy(item, settings)
         label = _label(item, choice)
+        if label in choices:
+            label = _label(item, choice, whole=True)
         if label in choices:
             raise InputError(f"{label} is there twice", where="--policies", expected="different settings")
         choices[label] = choice
@@ -55,9 +58,10 @@ def _parse_policy(item: str, settings: Mapping[str, Any]) -> PolicyChoice:
         return read_policy(item)
     name, *pairs = item.split(":")
     own = dict(_parse_setting(pair) for pair in pairs)
-    known = {field.name for field in dataclasses.fields(POLICIES[name][1])} if name in POLICIES else set()
-    shared = {key: value for key, value in settings.items() if value is not None and key in known}
-    return choose(name, **(shared | own))
+    fields = dataclasses.fields(POLICIES[name][1]) if name in POLICIES else ()
+    takes = {field.name for field in fields if field.default is not None}
+    shared = {key: value for key, value in settings.items() if value is not None and key in takes}
+    return parse_choice(name, shared | own, where="--policies")
 
 
 def _parse_setting(pair: str) -> tuple[str, Any]:
@@ -74,11 +78,11 @@ def _parse_setting(pair: str) -> tuple[str, Any]:
     raise InputError(f"setting {pair!r}", where="--policies", expected="a number, true or false")
 
 
-def _label(item: str, choice: PolicyChoice) -> str:
+def _label(item: str, choice: PolicyChoice, *, whole: bool = False) -> str:
     if item.endswith(".json"):
         return f"{choice.name}-{Path(item).stem}"
     _, *pairs = item.split(":")
-    return "-".join([choice.name, *(pair.partition("=")[2] for pair in pairs)])
+    return "-".join([choice.name, *(pair if whole else pair.partition("=")[2] for pair in pairs)])
 
 
 def build_scenario(
@@ -88,14 +92,14 @@ def build_scenario(
     device: str,
     profile: Path | None,
     max_model_len: int | None,
-    policies: Iterable[PolicyChoice],
+    policies: Collection[PolicyChoice],
     seed: int,
     **deployment: Any,
 ) -> Scenario:
     """Put workload, deployment and cost model together and check that every policy can serve every request.
 
-    All policies get the same KV memory: activations are counted for the largest batch that any may run, a
-    whole prompt of ``max_model_len``.
+    All policies get the same KV memory: activations are counted for the largest batch that any of them may run
+    (see :meth:`policies.settings.Settings.most_tokens`).
 
     Raises
     ------
@@ -103,9 +107,22 @@ def build_scenario(
         For whatever does not fit together; nothing has been written by then.
     """
     longest = int((workload.prompt_tokens + workload.output_tokens).max())
-    limit = max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
-    _check_lengths(workload, limit, "--max-model-len" if max_model_len else f"the context of {model},")
-    placed = Deployment(model=model, device=device, max_model_len=limit, max_num_batched_tokens=limit, **deployment)
+    if max_model_len is None:
+        limit = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
+        _check_lengths(workload, limit, f"the context of {model},")
+    else:
+        limit = max_model_len
+        _check_lengths(workload, limit, "--max-model-len")
+    placed = Deployment(
+        model=model,
+        device=device,
+        max_model_len=limit,
+        max_num_batched_tokens=max(choice.settings.most_tokens(limit) for choice in policies),
+        max_num_seqs=max(choice.settings.max_num_seqs for choice in policies),
+        **deployment,
+    )
+    if workload.hash_ids is not None:
+        workload.hash_ids.of_blocks(0, int(workload.prompt_tokens[0]), placed.block_size)
     memory = KVMemory(blocks=placed.kv_blocks, block_size=placed.block_size, max_model_len=limit)
     request = int(np.argmax(workload.prompt_tokens + workload.output_tokens))
     for choice in policies:

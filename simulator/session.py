@@ -24,6 +24,7 @@ from traces.source import open_workload
 
 COMPARISON = "comparison.json"
 REPORT = "report.html"
+TIMELINE = ".perfetto.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
     """
     goodput = parse_goodput(request.goodput) if request.goodput else None
     scenario, choices = prepare(request)
-    with whole_folder(request.output, marker=COMPARISON) as folder:
+    with whole_folder(request.output, marker=COMPARISON, is_ours=_is_ours) as folder:
         with progress_bars(choices, len(scenario.workload)) as on_progress:
             simulate_all(scenario, choices, folder, on_progress)
         runs = {label: read_run(folder / label) for label in choices}
@@ -125,6 +126,12 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
     return scenario, choices
 
 
+def _is_ours(entry: Path) -> bool:
+    if entry.is_dir():
+        return (entry / "run.json").is_file()
+    return entry.name in (COMPARISON, REPORT) or entry.name.endswith(TIMELINE)
+
+
 def _document(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
     return {label: measured.as_dict() for label, measured in metrics.items()}
 
@@ -137,7 +144,7 @@ def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metric
     write_report(folder / REPORT, pairs, {"command": _command(request)})
     if request.perfetto:
         for label, run in runs.items():
-            export_perfetto(run, folder / f"{label}.perfetto.json.gz")
+            export_perfetto(run, folder / f"{label}{TIMELINE}")
 
 
 def _command(request: Request) -> str:

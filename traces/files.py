@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,57 +26,79 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path).resolve()
     if target.exists() and not target.is_file():
         raise InputError("is no ordinary file", where=path, expected="the path of a file")
-    try:
+    temporary = _beside(target)
+    with _writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror}", where=target) from error
-    os.close(handle)
-    temporary = Path(name)
+        temporary.touch(exist_ok=False)
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
+def whole_folder(
+    path: str | os.PathLike[str], *, marker: str, is_ours: Callable[[Path], bool] = lambda _: True
+) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes the place of ``path`` when the block ends well.
 
     Parameters
     ----------
     path
-        The folder to make. An existing one is replaced only if it is empty or holds ``marker``.
+        The folder to make. An existing one is replaced only if it is empty, or holds ``marker`` and nothing
+        that is not ours.
     marker
         The file by which a folder of this kind is known, e.g. ``"run.json"``.
+    is_ours
+        Whether an entry of an existing folder is one that such a folder holds.
 
     Raises
     ------
     InputError
-        If ``path`` exists and is something else, or cannot be written.
+        If ``path`` exists and is something else, holds something else, or cannot be written.
     """
     target = Path(path).resolve()
-    if target.exists() and not _is_replaceable(target, marker):
-        raise InputError("exists and is something else", where=path, expected=f"a new name or a folder with {marker}")
-    try:
+    if target.exists():
+        _check_replaceable(target, path, marker, is_ours)
+    temporary, old = _beside(target), _beside(target)
+    with _writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror}", where=target) from error
+        temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if target.exists():
-            shutil.rmtree(target)
+            target.replace(old)
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.replace(target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_replaceable(folder: Path, marker: str) -> bool:
-    return folder.is_dir() and ((folder / marker).is_file() or not any(folder.iterdir()))
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", where=path) from error
+
+
+def _check_replaceable(
+    target: Path, path: str | os.PathLike[str], marker: str, is_ours: Callable[[Path], bool]
+) -> None:
+    entries = list(target.iterdir()) if target.is_dir() else None
+    if entries is None or (entries and not (target / marker).is_file()):
+        wish = f"a new name or a folder with {marker}"
+        raise InputError("exists and is something else", where=path, expected=wish)
+    foreign = sorted(entry.name for entry in entries if not is_ours(entry))
+    if foreign:
+        raise InputError(f"holds {foreign[0]!r}, which would be lost", where=path, expected="a folder of its own")
 
 
 def write_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
@@ -102,6 +124,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}, column {error.colno}"
         raise InputError(f"not JSON: {error.msg}", where=where, expected="a JSON object") from error
+    except ValueError as error:
+        raise InputError("holds a number that is too long", where=path, expected="a JSON object") from error
     except RecursionError as error:
         raise InputError("nested too deeply", where=path, expected="a JSON object") from error
     if not isinstance(document, dict):

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 ROW_GROUP = 65_536
-META, REQUESTS, ITERATIONS = "run.json", "requests.parquet", "iterations.parquet"
+FILES = META, REQUESTS, ITERATIONS = "run.json", "requests.parquet", "iterations.parquet"
 
 
 class IterationRow(NamedTuple):
@@ -173,7 +173,7 @@ class RunWriter(RunRecorder):
 
     @contextmanager
     def _open(self, path: str | PathLike[str]) -> Iterator[RunWriter]:
-        with whole_folder(path, marker=META) as folder:
+        with whole_folder(path, marker=META, is_ours=lambda entry: entry.name in FILES) as folder:
             with _parquet_writer(folder / ITERATIONS, ITERATION_TYPES) as self._parquet:
                 yield self
                 self._flush()

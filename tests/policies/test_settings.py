@@ -217,3 +217,28 @@ def test_a_file_that_is_no_policy(text: str, complaint: str, tmp_path: Path) -> 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         read_policy(tmp_path / "policy.json")
+
+
+@pytest.mark.parametrize("key", ["name", "where", "settings"])
+def test_a_key_that_no_policy_has_is_an_unknown_key_whatever_it_is_called(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InputError, match=f"unknown key '{key}'"):
+        read_policy(write(tmp_path, {"policy": "orca", key: "x"}))
+    with pytest.raises(InputError, match=f"unknown key '{key}'"):
+        choose("orca", **{key: 1})
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "tokens"),
+    [
+        ("orca", {}, 4096),
+        ("vllm", {}, 4096),
+        ("vllm", {"max_num_batched_tokens": 9000}, 9000),
+        ("hybrid-only", {}, 4096),
+        ("sarathi", {"chunk_size": 512}, 512),
+        ("sarathi-serve", {"max_num_batched_tokens": 64}, 128),
+        ("chunked-only", {"max_num_batched_tokens": 65536}, 65536),
+        ("vllm-v1", {}, 2048),
+    ],
+)
+def test_the_largest_batch_follows_from_the_settings(policy: str, settings: dict[str, int], tokens: int) -> None:
+    assert choose(policy, **settings).settings.most_tokens(4096) == tokens

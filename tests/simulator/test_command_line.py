@@ -113,6 +113,8 @@ def test_a_bad_workload_is_one_line_and_writes_nothing(tmp_path: Path, content: 
         (["--policies", "orca:seats=3"], "unknown key 'seats'; expected one of max_num_seqs"),
         (["--policies", "orca:max_num_seqs=0"], "max_num_seqs is 0; expected an integer >= 1"),
         (["--policies", "orca,orca"], "orca is there twice"),
+        (["--policies", "orca:name=3"], "unknown key 'name'"),
+        (["--max-model-len", "0"], "--max-model-len 0"),
         (["--policies", "policy.json"], "policy.json: orca: unknown key 'max_num_seq'"),
         (["--policies", ","], "--policies: names no policy"),
         (["--device", "a100"], "a100"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_a_link_is_followed_and_a_device_is_left_alone(tmp_path: Path) -> None:
             whole_file(path).__enter__()
 
 
+def test_a_folder_that_holds_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    with whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("1")
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"run: holds 'notes.txt', which would be lost"):
+        whole_folder(target, marker="run.json", is_ours=lambda entry: entry.name == "run.json").__enter__()
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_files_and_folders_get_the_permissions_of_the_user(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with whole_file(tmp_path / "file"), whole_folder(tmp_path / "folder", marker="x"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_failure_leaves_the_earlier_folder(tmp_path: Path) -> None:
     target = tmp_path / "run"
     with whole_folder(target, marker="run.json") as temporary:
@@ -75,6 +97,7 @@ def test_a_failure_leaves_the_earlier_folder(tmp_path: Path) -> None:
         (b"[1]", "holds a list; expected a JSON object"),
         (b"\xff", "not UTF-8 text"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number that is too long"),
     ],
 )
 def test_json_that_is_none(tmp_path: Path, content: bytes, complaint: str) -> None:
