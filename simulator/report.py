@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from simulator.figure_style import Panel, strokes
 from simulator.figures import panels
@@ -24,7 +23,7 @@ BEST = ' class="best"'
 PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 
-def write_report(path: str | PathLike[str], runs: Runs, context: Mapping[str, Any] | None = None) -> Path:
+def write_report(path: str | PathLike[str], runs: Runs, *, command: str = "") -> Path:
     """Write the report of runs of one workload; equal runs give equal bytes.
 
     Parameters
@@ -33,9 +32,8 @@ def write_report(path: str | PathLike[str], runs: Runs, context: Mapping[str, An
         The file.
     runs
         Label -> (run record, its metrics), at least one.
-    context
-        What the records do not say, all optional: ``title``, ``command`` (the command line that makes the
-        runs again), ``notes`` (a list of sentences to show with the provenance).
+    command
+        The command line that makes the runs again, to show on the page.
 
     Raises
     ------
@@ -45,21 +43,21 @@ def write_report(path: str | PathLike[str], runs: Runs, context: Mapping[str, An
     if not runs:
         raise ValueError("a report needs at least one run")
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(runs, context or {}))
+        file.writelines(_page(runs, command))
     return Path(path)
 
 
-def _page(runs: Runs, context: Mapping[str, Any]) -> Iterator[str]:
+def _page(runs: Runs, command: str) -> Iterator[str]:
     from plotly.offline import get_plotlyjs
 
-    title = str(context.get("title") or _title(runs))
+    title = _title(runs)
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n"
     yield f"<script>{get_plotlyjs()}</script>\n"
     yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
-    yield from _what_was_run(runs, context)
+    yield from _what_was_run(runs, command)
     yield from _who_wins(runs)
     for panel in panels(runs):
         yield _figure(panel)
@@ -72,19 +70,17 @@ def _title(runs: Runs) -> str:
     return f"Which policy serves {name} best?" if len(runs) > 1 else f"{name} under {next(iter(runs))}"
 
 
-def _what_was_run(runs: Runs, context: Mapping[str, Any]) -> Iterator[str]:
+def _what_was_run(runs: Runs, command: str) -> Iterator[str]:
     records = {label: run for label, (run, _) in runs.items()}
     said = {provenance(run.meta) for run in records.values()}
     for each in sorted(said, key=lambda one: (not one.caution, one.text)):
         yield f'<p class="note{" caution" if each.caution else ""}">{escape(each.text)}</p>\n'
-    for note in context.get("notes", ()):
-        yield f'<p class="note">{escape(str(note))}</p>\n'
     yield "<dl>\n"
     for name, text in facts(records):
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>\n"
     yield "</dl>\n"
-    if context.get("command"):
-        yield f"<pre><code>{escape(str(context['command']))}</code></pre>\n"
+    if command:
+        yield f"<pre><code>{escape(command)}</code></pre>\n"
 
 
 def _who_wins(runs: Runs) -> Iterator[str]:

@@ -141,7 +141,7 @@ def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metric
 
     write_json(folder / COMPARISON, _document(metrics))
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, {"command": _command(request)})
+    write_report(folder / REPORT, pairs, command=_command(request))
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")

@@ -21,11 +21,6 @@ AZURE_MAX_S = 9e9
 ROWS = 100_000
 
 
-def written_formats() -> tuple[str, ...]:
-    """Return the names of the formats that can be written."""
-    return (CHARIOTEER.name, MOONCAKE.name, AZURE.name)
-
-
 def write_workload(path: str | os.PathLike[str], workload: Workload, *, to: str = CHARIOTEER.name) -> None:
     """Write ``workload`` to ``path``, whole or not at all, compressed if ``path`` ends in ``.gz``.
 
@@ -50,10 +45,7 @@ def write_workload(path: str | os.PathLike[str], workload: Workload, *, to: str 
         raise InputError(what, where=path, expected="a workload with a request rate")
     if to == AZURE.name and workload.arrival_s[-1] > AZURE_MAX_S:
         raise InputError(f"{workload.name} lasts too long for {to}", where=path, expected="under 285 years")
-    target = Path(path).resolve() if Path(path).is_symlink() else Path(path)
-    if target.exists() and not target.is_file():
-        raise InputError("is not a file", where=path, expected="the path of a file")
-    with whole_file(target) as temporary, temporary.open("wb") as plain:
+    with whole_file(path) as temporary, temporary.open("wb") as plain:
         if Path(path).suffix == ".gz":
             with gzip.GzipFile(filename="", fileobj=plain, mode="wb", mtime=0) as packed:
                 make(io.BufferedWriter(packed), workload)
