@@ -1,0 +1,212 @@
+"""``python -m engine``: serve prompts, replay a workload on the real engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine import options
+from traces.command_line import new_app, run
+
+app = new_app(
+    "Run transformers models under the very policies that the simulator compares.\n\n"
+    "Nothing is fetched: models are local folders, or random weights from a config.json or a preset "
+    "(--load-format dummy)."
+)
+
+
+@app.command("generate", no_args_is_help=True)
+def generate_command(
+    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts, as text.")] = None,
+    *,
+    model: options.Model,
+    prompt_file: Annotated[Path | None, typer.Option("--prompt-file", help="A file with one prompt a line.")] = None,
+    prompt_tokens: Annotated[
+        list[str] | None, typer.Option("--prompt-tokens", help="A prompt as token ids, e.g. 5,17,3; again for more.")
+    ] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Print token ids; no tokenizer is needed.")] = False,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", help="Longest output.", rich_help_panel=options.SAMPLING)
+    ] = 16,
+    min_tokens: Annotated[
+        int, typer.Option("--min-tokens", help="Shortest output.", rich_help_panel=options.SAMPLING)
+    ] = 0,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", help="0 takes the likeliest token.", rich_help_panel=options.SAMPLING),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", help="Only so many of the likeliest.", rich_help_panel=options.SAMPLING)
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", help="Only the likeliest that make up this share.", rich_help_panel=options.SAMPLING),
+    ] = 1.0,
+    min_p: Annotated[
+        float,
+        typer.Option("--min-p", help="Only those as likely as this x the likeliest.", rich_help_panel=options.SAMPLING),
+    ] = 0.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help="A string at which to end; again for more.", rich_help_panel=options.SAMPLING),
+    ] = None,
+    stop_token_ids: Annotated[
+        list[int] | None,
+        typer.Option("--stop-token-ids", help="A token at which to end.", rich_help_panel=options.SAMPLING),
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on at the model's end token.", rich_help_panel=options.SAMPLING)
+    ] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            help="With --json, also log probabilities: of each token and of so many of the likeliest.",
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    load_format: options.LoadFormat = "safetensors",
+    dtype: options.Dtype = None,
+    device: options.Device = "cpu",
+    attention_backend: options.AttentionBackend = "sdpa",
+    threads: options.Threads = 1,
+    seed: options.Seed = 0,
+    policy: options.Policy = "vllm-v1",
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    max_model_len: options.MaxModelLen = None,
+    block_size: options.BlockSize = 16,
+    num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = None,
+    json: options.Json = False,
+) -> None:
+    """Complete prompts.
+
+    Example: python -m engine generate --model llama-60m --load-format dummy --prompt-tokens 1,2,3 --tokens
+    """
+    given = dict(locals())
+    _quiet()
+    from engine.generation import GenerationSettings, generate
+    from engine.sampling import SamplingParams
+
+    sampling = SamplingParams(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop=tuple(stop or ()),
+        stop_token_ids=tuple(stop_token_ids or ()),
+        ignore_eos=ignore_eos,
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        logprobs=logprobs,
+    )
+    asked = GenerationSettings(
+        prompts=prompts or (),
+        prompt_file=prompt_file,
+        prompt_tokens=prompt_tokens or (),
+        tokens=tokens,
+        sampling=sampling,
+    )
+    raise typer.Exit(generate(_settings(given), asked, as_json=json))
+
+
+@app.command("replay", no_args_is_help=True)
+def replay_command(
+    workload: Annotated[
+        str, typer.Argument(help="A trace (Azure, Mooncake, Vidur, LLMServingSim; or .gz), or a preset: chat.")
+    ],
+    model: options.Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/replay"),
+    num_prompts: Annotated[
+        int | None,
+        typer.Option("--num-prompts", help="Only so many requests.", rich_help_panel=options.WORKLOAD),
+    ] = None,
+    request_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--request-rate",
+            help="Mean requests/s. Default: a trace's own times, else all at once.",
+            rich_help_panel=options.WORKLOAD,
+        ),
+    ] = None,
+    burstiness: Annotated[
+        float,
+        typer.Option("--burstiness", help="Shape of random gaps: 1 is Poisson.", rich_help_panel=options.WORKLOAD),
+    ] = 1.0,
+    speed: Annotated[
+        float,
+        typer.Option("--speed", help="Let requests arrive so many times as fast.", rich_help_panel=options.WORKLOAD),
+    ] = 1.0,
+    sort: Annotated[
+        bool,
+        typer.Option("--sort", help="Sort a trace whose times run backwards.", rich_help_panel=options.WORKLOAD),
+    ] = False,
+    load_format: options.LoadFormat = "safetensors",
+    dtype: options.Dtype = None,
+    device: options.Device = "cpu",
+    attention_backend: options.AttentionBackend = "sdpa",
+    threads: options.Threads = 1,
+    seed: options.Seed = 0,
+    policy: options.Policy = "vllm-v1",
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    max_model_len: options.MaxModelLen = None,
+    block_size: options.BlockSize = 16,
+    num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = None,
+    goodput: options.Goodput = None,
+    json: options.Json = False,
+) -> None:
+    """Serve a workload at its arrival times, with random prompts of the traced lengths.
+
+    Prints a table; writes a run record (run.json, requests.parquet, iterations.parquet) as the simulator does.
+
+    Example: python -m engine replay trace.csv --speed 2 --model llama-60m --load-format dummy --policy sarathi-serve
+    """
+    given = dict(locals())
+    _quiet()
+    from engine.replay_command import ReplaySettings, replay_workload
+
+    asked = ReplaySettings(
+        workload=workload,
+        output=output,
+        num_prompts=num_prompts,
+        request_rate=request_rate,
+        burstiness=burstiness,
+        speed=speed,
+        sort=sort,
+        goodput=goodput,
+    )
+    replay_workload(_settings(given), asked, as_json=json)
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    """Return the engine's settings among a command's options."""
+    from dataclasses import fields
+
+    from engine.session import EngineSettings
+
+    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings)})
+
+
+def _quiet() -> None:
+    """Keep transformers' notices and bars off the terminal: what matters of them is raised as an error."""
+    from transformers.utils import logging
+
+    notices: Any = logging
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()
+
+
+def main() -> None:
+    """Start the command line."""
+    run(app, "python -m engine")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The engine: the policy decides, the runner runs, tokens come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listing
+from dataclasses import dataclass, replace
+
+import torch
+
+from engine.clock import Clock, WallClock
+from engine.input import Slice
+from engine.loading import stop_ids
+from engine.prefix import block_hashes
+from engine.request import Request
+from engine.runner import Runner
+from engine.sampling import SamplingParams, choose_tokens, token_logprobs
+from engine.text import TextStream, Tokenizer
+from policies.batch import Batch, Completion
+from policies.catalog import PolicyChoice
+from policies.prefix_cache import PrefixCachePool
+from policies.sequence import Sequence
+from traces.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """One iteration that has run.
+
+    Attributes
+    ----------
+    batch, done
+        What ran (its decodes are no longer listed), and what the policy made of it.
+    start_s, end_s
+        By the engine's clock.
+    waiting, running, blocks_used
+        Queue length, residents and KV blocks in use, right after the batch was scheduled.
+    finished
+        The requests that ended.
+    """
+
+    batch: Batch
+    done: Completion
+    start_s: float
+    end_s: float
+    waiting: int
+    running: int
+    blocks_used: int
+    finished: tuple[Request, ...]
+
+
+class Engine:
+    """Serves requests on one runner under one policy.
+
+    Parameters
+    ----------
+    runner
+        The model and its KV cache; the policy gets all of its blocks.
+    choice
+        The policy.
+    tokenizer
+        For text and stop strings; without one there are token ids alone.
+    seed
+        For requests that bring none.
+    clock
+        By which everything is timed; the time that passes in the world by default.
+
+    Raises
+    ------
+    InputError
+        If the policy does not go with the runner's memory.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        choice: PolicyChoice,
+        *,
+        tokenizer: Tokenizer | None = None,
+        seed: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.runner = runner
+        self.policy = choice.build(runner.memory)
+        self.tokenizer = tokenizer
+        self.seed = seed
+        self.clock: Clock = WallClock() if clock is None else clock
+        self._stop_ids = frozenset(token for token in stop_ids(runner.model) if 0 <= token < runner.vocab)
+        self._next_id = 0
+        self._live: dict[int, Request] = {}
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request waits or is in service."""
+        return self.policy.has_work
+
+    # --- requests in ---
+
+    def add_request(
+        self, prompt_token_ids: Listing[int], params: SamplingParams, *, arrival_s: float | None = None
+    ) -> Request:
+        """Take a request; ``arrival_s`` by the engine's clock, now by default, not before the last one's.
+
+        Raises
+        ------
+        InputError
+            If it can never be served: an empty prompt, an unknown token, more tokens than the context or the
+            KV cache hold, a stop string without a tokenizer. Requests in service are not touched.
+        """
+        params = self._check(prompt_token_ids, params)
+        assert params.max_tokens is not None
+        sequence = Sequence(
+            self._next_id,
+            arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
+            prompt_tokens=len(prompt_token_ids),
+            output_tokens=params.max_tokens,
+            block_hashes=self._block_hashes(prompt_token_ids),
+        )
+        self.policy.add(sequence)
+        request = Request(
+            sequence,
+            prompt_token_ids,
+            params,
+            stop_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._stop_ids),
+            generator=torch.Generator().manual_seed(self._seed(params, self._next_id)),
+            stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
+        )
+        self._live[self._next_id] = request
+        self._next_id += 1
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Drop a request, between two steps; one that has ended stays as it is."""
+        if self._live.pop(request.request_id, None) is not None:
+            self.policy.cancel(request.sequence)
+            request.finish("cancelled")
+
+    def _check(self, prompt: Listing[int], params: SamplingParams) -> SamplingParams:
+        """Return the parameters with ``max_tokens`` filled in."""
+        context, vocab = self.policy.memory.max_model_len, self.runner.vocab
+        if not prompt:
+            raise InputError("an empty prompt", expected="at least one token")
+        if len(prompt) >= context:
+            what = f"a prompt of {len(prompt)} tokens"
+            raise InputError(what, expected=f"fewer than --max-model-len {context}")
+        unknown = next((token for token in (*prompt, *params.stop_token_ids) if not 0 <= token < vocab), None)
+        if unknown is not None:
+            raise InputError(f"unknown token id {unknown}", expected=f"0 to {vocab - 1}")
+        if params.stop and self.tokenizer is None:
+            raise InputError("a stop string without a tokenizer", expected="stop_token_ids")
+        if params.max_tokens is None:
+            params = replace(params, max_tokens=context - len(prompt))
+        return params
+
+    def _block_hashes(self, prompt: Listing[int]) -> list[bytes]:
+        pool = self.policy.pool
+        if isinstance(pool, PrefixCachePool) and pool.enabled:
+            return block_hashes(prompt, pool.memory.block_size)
+        return []
+
+    def _seed(self, params: SamplingParams, request_id: int) -> int:
+        """Return the request's own seed, or one of the engine's; large odd steps keep those of neighbours far apart."""
+        if params.seed is not None:
+            return params.seed
+        return (self.seed * 0x9E3779B97F4A7C15 + request_id * 0xBF58476D1CE4E5B9) % 2**63
+
+    # --- iterations ---
+
+    def step(self, start_s: float | None = None) -> Iteration | None:
+        """Run one iteration; None where nothing is to run.
+
+        ``start_s`` is when it began by the engine's clock, now by default. Whoever hands in the end of the
+        iteration before, while there is work, leaves no time between two iterations unaccounted for.
+        """
+        start_s = self.clock.now_s() if start_s is None else start_s
+        batch = self.policy.schedule(start_s)
+        if batch is None:
+            assert not self.has_work, f"policy {self.policy.name} has work and schedules nothing"
+            return None
+        seen = len(self.policy.waiting), self.policy.residents, self.policy.pool.used
+        stopped = self._run(batch)
+        self.runner.wait()
+        end_s = self.clock.now_s()
+        done = self.policy.complete(batch, end_s, stopped=[request.sequence for request in stopped])
+        finished = tuple(self._live.pop(sequence.request_id) for sequence in done.finished)
+        self._check_idle()
+        waiting, running, used = seen
+        return Iteration(
+            batch=batch,
+            done=done,
+            start_s=start_s,
+            end_s=end_s,
+            waiting=waiting,
+            running=running,
+            blocks_used=used,
+            finished=finished,
+        )
+
+    def _run(self, batch: Batch) -> list[Request]:
+        """Run a batch and give its requests their tokens; return those that stop."""
+        chunks = [(self._live[chunk.sequence.request_id], chunk) for chunk in batch.chunks]
+        decodes = [self._live[sequence.request_id] for sequence in batch.decode_sequences()]
+        slices = [
+            Slice(
+                request.token_ids[chunk.past : chunk.past + chunk.tokens],
+                chunk.past,
+                chunk.sequence.blocks,
+                samples=chunk.ends_prompt,
+            )
+            for request, chunk in chunks
+        ]
+        slices += [
+            Slice(request.token_ids[-1:], len(request.token_ids) - 1, request.sequence.blocks, samples=True)
+            for request in decodes
+        ]
+        sampled = [request for request, chunk in chunks if chunk.ends_prompt] + decodes
+        logits_sv = self.runner.forward(self.runner.batch_input(slices))
+        self._sample(logits_sv, sampled)
+        return [request for request in sampled if request.finish_reason is not None]
+
+    @staticmethod
+    def _sample(logits_sv: torch.Tensor, requests: Listing[Request]) -> None:
+        raw_sv = logits_sv
+        banned = [(row, request.banned) for row, request in enumerate(requests) if request.banned]
+        if banned:
+            logits_sv = logits_sv.clone()
+            for row, tokens in banned:
+                logits_sv[row, tokens] = -torch.inf
+        generators = [request.generator for request in requests]
+        tokens = choose_tokens(logits_sv, [request.params for request in requests], generators)
+        for row, (request, token) in enumerate(zip(requests, tokens, strict=True)):
+            if request.params.logprobs is not None:
+                request.logprobs.append(token_logprobs(raw_sv[row], token, request.params.logprobs))
+            request.accept(token)
+
+    def _check_idle(self) -> None:
+        """Whoever has no work holds no block."""
+        policy = self.policy
+        assert policy.has_work or not (policy.pool.used or self._live), f"{policy.pool.used} blocks leaked"
+
+    # --- a list of prompts ---
+
+    def generate(
+        self, prompts: Listing[Listing[int]], params: SamplingParams | Listing[SamplingParams]
+    ) -> list[Request | InputError]:
+        """Serve prompts that are all there at once; return, in order, each served or what is wrong with it."""
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        if len(each) != len(prompts):
+            raise ValueError(f"{len(each)} sampling parameters for {len(prompts)} prompts")
+        arrival_s, outcomes = self.clock.now_s(), list[Request | InputError]()
+        for prompt, own in zip(prompts, each, strict=True):
+            try:
+                outcomes.append(self.add_request(prompt, own, arrival_s=arrival_s))
+            except InputError as error:
+                outcomes.append(error)
+        while self.has_work:
+            self.step()
+        return outcomes

@@ -1,0 +1,180 @@
+"""A workload against the wall clock, into a run record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import hardware
+from engine.engine import Engine, Iteration
+from engine.prompts import RandomPrompts
+from engine.run_log import RunLog
+from engine.sampling import SamplingParams
+from policies.catalog import PolicyChoice
+from profiler.deployment import Deployment
+from profiler.device import device_called
+from traces.errors import InputError
+from traces.run_record import RunWriter
+from traces.workload import Workload
+
+OnIteration = Callable[[Iteration], None]
+OnProgress = Callable[[int], None]
+
+
+def replay(
+    engine: Engine,
+    choice: PolicyChoice,
+    workload: Workload,
+    folder: Path,
+    *,
+    model: str,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Serve ``workload`` at its arrival times and write the run record to ``folder``.
+
+    Prompts are random token ids of the traced lengths, outputs have exactly the traced lengths. The first
+    iteration begins when the first request arrives, and each one when the one before has ended as long as
+    there is work: what it costs to take requests in and to schedule is part of the iteration's time.
+
+    Parameters
+    ----------
+    engine
+        Fresh: it has served nothing yet.
+    choice
+        The policy that it runs.
+    model
+        The preset, folder or ``config.json`` that the engine's model comes from.
+    on_progress
+        Called with the number of finished requests after each iteration that finished one.
+
+    Raises
+    ------
+    InputError
+        If a request can never be served, or the model's FLOPs cannot be told from its config; nothing is
+        written then.
+    """
+    deployment = _deployment(engine, choice, model)
+    check_lengths(engine, workload)
+    engine.runner.warm_up()
+    with RunWriter(folder) as writer:
+        log = RunLog(writer, workload, deployment)
+
+        def take(iteration: Iteration) -> None:
+            log.take(iteration)
+            if on_progress is not None and iteration.finished:
+                on_progress(log.finished)
+
+        serve(engine, workload, take)
+        assert log.finished == len(workload), "requests were left behind"
+        writer.requests(log.columns)
+        writer.meta(_meta(engine, choice, workload, deployment))
+
+
+def serve(engine: Engine, workload: Workload, on_iteration: OnIteration) -> None:
+    """Serve ``workload`` by the engine's clock, which is started anew."""
+    prompts = RandomPrompts(workload, engine.runner.vocab, engine.seed)
+    arrivals_s, outputs = workload.arrival_s.tolist(), workload.output_tokens.tolist()
+    following, now_s = 0, 0.0
+    engine.clock.start()
+    while following < len(workload) or engine.has_work:
+        while following < len(workload) and arrivals_s[following] <= now_s:
+            params = SamplingParams(temperature=0, max_tokens=outputs[following], ignore_eos=True)
+            engine.add_request(prompts.prompt(following), params, arrival_s=arrivals_s[following])
+            following += 1
+        iteration = engine.step(now_s)
+        if iteration is None:
+            now_s = arrivals_s[following]
+            engine.clock.wait_until(now_s)
+        else:
+            on_iteration(iteration)
+            now_s = iteration.end_s
+
+
+def check_lengths(engine: Engine, workload: Workload) -> None:
+    """Refuse a workload of which a request can never be served, and say which.
+
+    Raises
+    ------
+    InputError
+        For the first such request.
+    """
+    lengths = zip(workload.prompt_tokens.tolist(), workload.output_tokens.tolist(), strict=True)
+    for request, (prompt_tokens, output_tokens) in enumerate(lengths):
+        try:
+            engine.policy.check(prompt_tokens, output_tokens)
+        except InputError as error:
+            raise InputError(str(error), where=f"{workload.name}, request {request + 1}") from error
+
+
+def _deployment(engine: Engine, choice: PolicyChoice, model: str) -> Deployment:
+    layout, memory = engine.runner.cache.layout, engine.runner.memory
+    return Deployment(
+        model=model,
+        device=_device(engine.runner.device),
+        block_size=memory.block_size,
+        max_model_len=memory.max_model_len,
+        max_num_batched_tokens=choice.settings.most_tokens(memory.max_model_len),
+        max_num_seqs=choice.settings.max_num_seqs,
+        dtype=str(layout.dtype).removeprefix("torch."),
+    )
+
+
+def _device(device: torch.device) -> str:
+    """Return the preset of a device, or what the driver calls it."""
+    if device.type == "cpu":
+        return "cpu"
+    name = torch.cuda.get_device_name(device)
+    preset = device_called(name)
+    return name if preset is None else preset.name
+
+
+def _peak_flops(device: torch.device, dtype: str | None) -> float | None:
+    """Return the peak of a GPU that is known, at 16 bits."""
+    if device.type == "cpu" or dtype == "float32":
+        return None
+    preset = device_called(torch.cuda.get_device_name(device))
+    return None if preset is None else preset.peak_flops
+
+
+def _meta(engine: Engine, choice: PolicyChoice, workload: Workload, deployment: Deployment) -> dict[str, Any]:
+    memory, rate_per_s = engine.runner.memory, workload.rate_per_s
+    return {
+        "source": "engine",
+        "policy": {"name": choice.name, **asdict(choice.settings)},
+        "deployment": deployment.to_json(),
+        "workload": {
+            "name": workload.name,
+            "requests": len(workload),
+            "rate_per_s": rate_per_s if isfinite(rate_per_s) else None,
+            "prompt_tokens": int(workload.prompt_tokens.sum()),
+            "output_tokens": int(workload.output_tokens.sum()),
+        },
+        "cost_model": None,
+        "seed": engine.seed,
+        "replicas": 1,
+        "stages": 1,
+        "gpus": 1,
+        "kv_blocks": memory.blocks,
+        "block_size": memory.block_size,
+        "max_num_seqs": choice.settings.max_num_seqs,
+        "peak_flops": _peak_flops(engine.runner.device, deployment.dtype),
+        "versions": {
+            "charioteer": version("charioteer"),
+            **hardware.versions(),
+            "transformers": version("transformers"),
+            "attention": engine.runner.backend.name,
+            "device": _device_name(engine.runner.device),
+        },
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cpu":
+        return f"{hardware.cpu_name()}, threads: {torch.get_num_threads()}"
+    return torch.cuda.get_device_name(device)
