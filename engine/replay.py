@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import torch
 from engine import hardware
 from engine.engine import Engine, Iteration
 from engine.prompts import RandomPrompts
-from engine.run_log import RunLog
 from engine.sampling import SamplingParams
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from profiler.device import device_called
 from traces.errors import InputError
+from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
@@ -63,16 +62,23 @@ def replay(
     check_lengths(engine, workload)
     engine.runner.warm_up()
     with RunWriter(folder) as writer:
-        log = RunLog(writer, workload, deployment)
+        log = RunLog(writer, workload)
 
         def take(iteration: Iteration) -> None:
-            log.take(iteration)
+            log.iteration(
+                iteration.batch,
+                iteration.done,
+                iteration,
+                stage_start_s=(iteration.start_s,),
+                stage_time_s=(iteration.end_s - iteration.start_s,),
+                flops=deployment.flops(iteration.batch),
+            )
             if on_progress is not None and iteration.finished:
                 on_progress(log.finished)
 
         serve(engine, workload, take)
         assert log.finished == len(workload), "requests were left behind"
-        writer.requests(log.columns)
+        log.close()
         writer.meta(_meta(engine, choice, workload, deployment))
 
 
@@ -143,18 +149,12 @@ def _peak_flops(device: torch.device, dtype: str | None) -> float | None:
 
 
 def _meta(engine: Engine, choice: PolicyChoice, workload: Workload, deployment: Deployment) -> dict[str, Any]:
-    memory, rate_per_s = engine.runner.memory, workload.rate_per_s
+    memory = engine.runner.memory
     return {
         "source": "engine",
         "policy": {"name": choice.name, **asdict(choice.settings)},
         "deployment": deployment.to_json(),
-        "workload": {
-            "name": workload.name,
-            "requests": len(workload),
-            "rate_per_s": rate_per_s if isfinite(rate_per_s) else None,
-            "prompt_tokens": int(workload.prompt_tokens.sum()),
-            "output_tokens": int(workload.output_tokens.sum()),
-        },
+        "workload": describe_workload(workload),
         "cost_model": None,
         "seed": engine.seed,
         "replicas": 1,

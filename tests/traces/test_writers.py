@@ -107,9 +107,9 @@ def test_a_format_with_times_refuses_lengths_only(tmp_path, to):
 def test_an_unknown_format_a_folder_and_a_device_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown format 'xml'"):
         write_workload(tmp_path / "w", SMALL, to="xml")
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="is no ordinary file"):
         write_workload(tmp_path, SMALL)
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="is no ordinary file"):
         write_workload(Path("/dev/null"), SMALL)
     assert not list(tmp_path.iterdir())
 

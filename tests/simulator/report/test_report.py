@@ -54,7 +54,7 @@ def runs(played):
 
 @pytest.fixture(scope="module")
 def file(runs, tmp_path_factory):
-    return write_report(tmp_path_factory.mktemp("report") / "r.html", runs, {"command": "compare <x> & y"})
+    return write_report(tmp_path_factory.mktemp("report") / "r.html", runs, command="compare <x> & y")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_the_winner_of_a_metric_is_marked(runs, file):
 
 
 def test_equal_runs_give_equal_bytes(runs, file, tmp_path):
-    again = write_report(tmp_path / "again.html", runs, {"command": "compare <x> & y"})
+    again = write_report(tmp_path / "again.html", runs, command="compare <x> & y")
     assert again.read_bytes() == file.read_bytes()
 
 
