@@ -7,24 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
-class ChunkLike(Protocol):
-    """A prefill slice: new prompt ``tokens``, after ``past`` ones whose KV is there."""
-
-    @property
-    def tokens(self) -> int:
-        """New prompt tokens."""
-
-    @property
-    def past(self) -> int:
-        """KV tokens that are there already."""
-
-
 class BatchLike(Protocol):
     """What a cost model reads of a batch (see :class:`policies.batch.Batch`)."""
 
     @property
     def chunks(self) -> Sequence[Any]:
-        """The prefill slices, :class:`ChunkLike`."""
+        """The prefill slices, each with ``tokens`` new prompt tokens after ``past`` whose KV is there."""
 
     @property
     def prefill_tokens(self) -> int:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiler.aggregates import BatchLike, chunk_pairs, decode_tokens_read
-from profiler.attention_time import DecodeAttention, PrefillAttention
+from profiler.aggregates import BatchLike, decode_tokens_read
+from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
+from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 LEAST_TABLE = 8192
 MOST_DECODES = 1024
-GAP_S = 0.27e-3
-"""What an iteration costs beside its kernels: measured as the gap between the sum of ops and the decode-only
-iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has no such gap."""
+OVERHEAD_S = 0.27e-3
+"""The engine's overhead, charged once a stage and iteration: the difference between the sum of ops and measured
+decode-only iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has none."""
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
@@ -48,14 +49,13 @@ class CostModel:
         self.fitted = fitted
         model = deployment.spec
         self._window = model.sliding_window
-        self._gap_s = _gap(deployment, fitted)
+        self._overhead_s = _overhead(deployment, fitted)
         self._layers = deployment.stage_layers
         most_tokens = max(LEAST_TABLE, deployment.max_num_batched_tokens)
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
         self._ops = [StageOps(deployment, fitted, stage) for stage in range(len(self._layers))]
         self._stages = self._tables(most_tokens, most_outputs)
         self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
-        self._chunks: dict[tuple[int, int], float] = {}
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
         self._send = self._send_terms()
@@ -71,8 +71,8 @@ class CostModel:
             seconds = linear_s + communication_s
         attention_s = self._decode_s(batch) if batch.decodes else 0.0
         if batch.chunks:
-            attention_s += self._prefill_s(batch)
-        seconds += self._layers[stage] * attention_s + self._gap_s
+            attention_s += self._prefill.time(batch.chunks)
+        seconds += self._layers[stage] * attention_s + self._overhead_s
         if tables.head_s and batch.outputs:
             seconds += sum(self._head_s(tables, batch.outputs))
         return seconds
@@ -82,7 +82,7 @@ class CostModel:
         tables, layers = self._stages[stage], self._layers[stage]
         linear_s, communication_s, _ = self._row(stage, batch.prefill_tokens + batch.decodes)
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
-        prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
+        prefill_s = self._prefill.time(batch.chunks) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
         parts = (
             linear_s,
@@ -90,7 +90,7 @@ class CostModel:
             layers * decode_s,
             head_s,
             communication_s + gather_s,
-            self._gap_s,
+            self._overhead_s,
         )
         return dict(zip(GROUPS, parts, strict=True))
 
@@ -104,7 +104,7 @@ class CostModel:
 
         Each op brings the half width, in log time, that held this share of its held-out rows. A kernel
         repeats in every layer with the same error, so within one op widths add; different ops and matrices
-        are taken to err independently, so between them squares add. The gap is taken as exact. The band
+        are taken to err independently, so between them squares add. The overhead is taken as exact. The band
         belongs to the software the op tables were measured with: the same op on the same GPU differs by up
         to 25 % between builds.
         """
@@ -123,16 +123,23 @@ class CostModel:
         return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run record says of its cost model: the device, whose measurements, how well they fit."""
+        """Return what a run record says of its cost model: the device, whose measurements, how well they fit.
+
+        ``measured`` lists the ops that were measured on the device itself, of a transferred one too;
+        ``borrowed`` those that are neither its own nor of the device its model is ``from``.
+        """
         device = self.deployment.hardware.name
         transferred = self.fitted.device != device
+        borrowed = {op: source for op, source in self.fitted.borrowed.items() if source != device}
+        measured = [op for op in self.fitted.ops if self.fitted.source_of(op) == device]
         errors = {name: dict(op.errors) for name, op in self.fitted.ops.items()}
         return {
             "device": device,
             "from": self.fitted.device,
             "transferred": transferred,
-            "borrowed": dict(self.fitted.borrowed),
-            "gap_s": self._gap_s,
+            "measured": measured,
+            "borrowed": borrowed,
+            "overhead_s": self._overhead_s,
             "errors": errors,
         }
 
@@ -173,18 +180,6 @@ class CostModel:
             return self._decode.time(batch.decodes, batch.decode_context_sum, longest)
         return self._decode.time(batch.decodes, decode_tokens_read(batch, window), min(longest, window))
 
-    def _prefill_s(self, batch: BatchLike) -> float:
-        seconds = self._prefill.launch_s
-        for chunk in batch.chunks:
-            key = (chunk.tokens, chunk.past)
-            alone = self._chunks.get(key)
-            if alone is None:
-                pairs = chunk_pairs(chunk.tokens, chunk.past, self._window)
-                alone = self._prefill.time(chunk.tokens, chunk.past, pairs) - self._prefill.launch_s
-                self._chunks[key] = alone
-            seconds += alone
-        return seconds
-
     def _send_terms(self) -> tuple[float, float]:
         """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""
         deployment, send = self.deployment, self.fitted.ops["send"].coefficients
@@ -196,10 +191,10 @@ class CostModel:
         return 1e-6 * send["launch"], send["link_bytes"] / rate
 
 
-def _gap(deployment: Deployment, fitted: FittedDevice) -> float:
-    if fitted.gap_s is not None:
-        return fitted.gap_s
-    return 0.0 if deployment.hardware.is_cpu else GAP_S
+def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
+    if fitted.overhead_s is not None:
+        return fitted.overhead_s
+    return 0.0 if deployment.hardware.is_cpu else OVERHEAD_S
 
 
 def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | None = None) -> CostModel:
@@ -218,6 +213,8 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     """
     if profile is None:
         return CostModel(deployment, load_fitted(deployment.hardware))
-    from profiler.refit import fit_cached
+    from profiler.profile import read_profile
+    from profiler.refit import fit_cached, hardware_of
 
-    return CostModel(deployment, fit_cached(profile, deployment.hardware))
+    hardware = hardware_of(read_profile(profile), deployment.hardware, where=profile)
+    return CostModel(deployment.on(hardware), fit_cached(profile, deployment.hardware))

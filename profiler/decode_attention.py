@@ -62,8 +62,3 @@ def features(shape: Shape, device: Device) -> Floats:
         _waste(shape, device),
     ]
     return np.stack([np.log2(column) for column in columns], axis=1)
-
-
-def groups(shape: Shape) -> Floats:
-    """Return one number a head layout: rows of one number belong to one model and degree of parallelism."""
-    return np.asarray((shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64)

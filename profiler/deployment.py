@@ -30,7 +30,7 @@ class Deployment:
         Names of presets, or paths of files as :func:`profiler.model.load_model` and
         :func:`profiler.device.load_device` take them.
     tensor_parallel_size
-        GPUs that share each layer.
+        GPUs that share each layer, all of one node.
     pipeline_parallel_size
         Stages that share the layers.
     gpu_memory_utilization
@@ -77,6 +77,9 @@ class Deployment:
             raise InputError(
                 f"dtype is {self.dtype!r}", where="deployment", expected=f"one of {', '.join(DTYPE_BYTES)}"
             )
+        if self.tensor_parallel_size > GPUS_PER_NODE:
+            what = f"tensor_parallel_size is {self.tensor_parallel_size}"
+            raise InputError(what, where="deployment", expected=f"at most {GPUS_PER_NODE}, the GPUs of a node")
         self.spec.check_parallel(self.tensor_parallel_size, self.pipeline_parallel_size)
 
     @staticmethod
@@ -98,6 +101,12 @@ class Deployment:
     def hardware(self) -> Device:
         """The device."""
         return load_device(self.device)
+
+    def on(self, hardware: Device) -> Deployment:
+        """Return the same deployment on ``hardware``: its device with other figures, such as measured ones."""
+        placed = replace(self)
+        vars(placed)["hardware"] = hardware
+        return placed
 
     @property
     def gpus(self) -> int:

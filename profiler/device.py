@@ -34,14 +34,12 @@ class Device:
         Streaming multiprocessors; threads that compute, on a CPU.
     l2_bytes
         The last cache before memory.
-    link_bandwidth_bytes_per_s, link_gpus, link_latency_s
-        One direction of NVLink, or of PCIe where there is none; how many GPUs share that link; its latency.
+    link_bandwidth_bytes_per_s, link_gpus
+        One direction of NVLink, or of PCIe where there is none; how many GPUs share that link.
     pcie_bandwidth_bytes_per_s
         One direction to any other GPU of the node.
     internode_bandwidth_bytes_per_s
         One direction to a GPU of another node.
-    sustained_power_w
-        Board power.
     driver_names
         What the driver calls this device.
     sources
@@ -60,8 +58,6 @@ class Device:
     link_gpus: int
     pcie_bandwidth_bytes_per_s: float
     internode_bandwidth_bytes_per_s: float
-    link_latency_s: float
-    sustained_power_w: float
     driver_names: tuple[str, ...] = ()
     sources: str
 

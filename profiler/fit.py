@@ -13,6 +13,7 @@ import numpy.typing as npt
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
 from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
+from profiler.model import DTYPE_BYTES
 from profiler.op import DECODE_ATTENTION, GEMM, OPS, PREFILL_ATTENTION, Op, Shape
 from profiler.physics_fit import fit_physics
 from profiler.tile import Floats
@@ -29,7 +30,6 @@ HELD_OUT_SHARE = 0.2
 MOST_FOLDS = 3
 MANY_GROUPS = 40
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
-ELEMENT_BYTES = {"float32": 4.0, "fp32": 4.0}
 FEW_SHAPES = 64
 LEAST_HELP = 0.9
 SMALLEST_LAYER = 2**20
@@ -62,7 +62,7 @@ def fit(profile: Profile, device: Device, progress: Callable[[str], None] | None
     if not ops:
         wish = f"at least {FEWEST_ROWS} rows of one of {', '.join(OPS)}"
         raise InputError("too few rows to fit", where="profile", expected=wish)
-    return FittedDevice(device=device.name, origin=_origin(profile), ops=ops, gap_s=_gap(profile.table))
+    return FittedDevice(device=device.name, origin=_origin(profile), ops=ops, overhead_s=_overhead(profile.table))
 
 
 def _one_thread() -> AbstractContextManager[object]:
@@ -83,7 +83,7 @@ def trusted(profile: Profile, op: str) -> bool:
     return bool(refused <= rows.sum())
 
 
-def _gap(table: pa.Table) -> float | None:
+def _overhead(table: pa.Table) -> float | None:
     """Return the median of the rows that measure what an iteration costs beside its kernels, if there are any."""
     rows = np.asarray(table["op"].to_numpy(zero_copy_only=False) == "overhead")
     return float(np.median(table["time_s"].to_numpy()[rows])) if rows.any() else None
@@ -115,7 +115,7 @@ def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:
     """
     rows = table.filter(np.asarray(table["op"].to_numpy(zero_copy_only=False) == op.name))
     dtype = rows["dtype"].to_numpy(zero_copy_only=False)
-    width = np.asarray([ELEMENT_BYTES.get(str(name), 2.0) for name in dtype])
+    width = np.asarray([float(DTYPE_BYTES.get(str(name), 2)) for name in dtype])
     keep = width == width.min() if len(width) else np.zeros(0, dtype=np.bool_)
     if op is PREFILL_ATTENTION and len(width):
         keep &= rows["query_tokens"].to_numpy() > 1

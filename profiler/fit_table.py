@@ -36,9 +36,10 @@ def fit_command(
     from profiler.device import load_device
     from profiler.fit import fit
     from profiler.profile import read_profile
+    from profiler.profile_check import device_of
 
     read = read_profile(profile)
-    hardware = load_device(device or read.meta["device"])
+    hardware = device_of(read, None if device is None else load_device(device))
     console = Console(stderr=True)
     with console.status("reading") as status:
         fitted = fit(read, hardware, progress=lambda op: status.update(f"fitting {op}"))

@@ -123,21 +123,22 @@ class FittedDevice:
         By name; ops that nobody measured are absent.
     borrowed
         Ops that come from another device's measurements, with that device's preset name.
-    gap_s
-        What an iteration costs beside its kernels, where the profile measured it.
+    overhead_s
+        Seconds of the engine beside its kernels, where the profile measured them: charged once a stage and
+        iteration.
     """
 
     device: str
     origin: Mapping[str, Any]
     ops: Mapping[str, FittedOp]
     borrowed: Mapping[str, str] = field(default_factory=dict)
-    gap_s: float | None = None
+    overhead_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
         ops = {name: op.to_json() for name, op in self.ops.items()}
         header = {"schema_version": SCHEMA_VERSION, "device": self.device, "origin": self.origin}
-        return {**header, "borrowed": dict(self.borrowed), "gap_s": self.gap_s, "ops": ops}
+        return {**header, "borrowed": dict(self.borrowed), "overhead_s": self.overhead_s, "ops": ops}
 
     @staticmethod
     def from_json(document: Mapping[str, Any], *, where: str | PathLike[str]) -> FittedDevice:
@@ -153,12 +154,22 @@ class FittedDevice:
             raise InputError(f"schema_version is {version!r}", where=where, expected=str(SCHEMA_VERSION))
         try:
             ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
-            borrowed = document["borrowed"]
-            return FittedDevice(device=document["device"], origin=document["origin"], ops=ops, borrowed=borrowed)
+            keys = ("device", "origin", "borrowed", "overhead_s")
+            return FittedDevice(ops=ops, **{key: document[key] for key in keys})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a fitted device: {error}", where=where, expected="a file that `profiler fit` wrote"
             ) from error
+
+    def source_of(self, op: str) -> str:
+        """Return the preset name of the device that ``op`` was measured on."""
+        return self.borrowed.get(op, self.device)
+
+    def through_json(self) -> FittedDevice:
+        """Return what reading the written file would give: the same, with rounded numbers."""
+        import json
+
+        return FittedDevice.from_json(json.loads(compact_json(self.to_json())), where=f"fit of {self.device}")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write to ``path``; the same measurements give the same bytes."""

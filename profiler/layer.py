@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from profiler.elementwise import kind_of
+from profiler.model import QK_NORM
+
 if TYPE_CHECKING:
     from profiler.deployment import Deployment
-    from profiler.model import Linear
+    from profiler.model import Elementwise, Linear
+
+Moved = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,7 @@ class Sweep:
         What it moves for each token (or sampled token), by the kind of op whose efficiency applies.
     """
 
-    bytes_per_row: tuple[tuple[str, float], ...]
+    bytes_per_row: Moved
     count: int
 
 
@@ -39,29 +45,32 @@ def layer_matrices(deployment: Deployment, stage: int) -> list[Matrix]:
 
 
 def layer_sweeps(deployment: Deployment, stage: int) -> list[Sweep]:
-    """Return the elementwise ops of the stage, fused as serving engines fuse them.
+    """Return the elementwise ops of the stage: those of :meth:`Model.elementwise`, fused as engines fuse them.
 
-    A layer counts: its norms, each fused with the addition before it (the norm reads and writes the hidden
-    state, the addition brings reading and writing the residual); rotary embedding of queries and keys;
-    writing keys and values to the cache; the activation, fused with the product of gate and up. The first
-    stage gathers embeddings, the last ends with a norm.
+    Each addition runs in one launch with the norm after it, which then need not read the sum again; what is
+    left of either runs alone. The first stage gathers embeddings, the last ends with a norm.
     """
-    model, ways, width = deployment.spec, deployment.tensor_parallel_size, deployment.spec.dtype_bytes
-    layers, (heads, kv_heads) = deployment.stage_layers[stage], model.heads_on(ways)
-    last = stage == deployment.pipeline_parallel_size - 1
-    twice = 2.0 * model.hidden_bytes
-    inner_bytes = model.intermediate / ways * width
-    rotated_bytes = (heads + kv_heads) * model.head_dim * width
-    kv_bytes = 2 * kv_heads * model.head_dim * width
-    sweeps = [
-        Sweep(bytes_per_row=(("norm", twice), ("add", twice)), count=layers * model.norms + last),
-        Sweep(bytes_per_row=(("rope", 2 * rotated_bytes),), count=layers),
-        Sweep(bytes_per_row=(("other", 2 * kv_bytes),), count=layers),
-        Sweep(bytes_per_row=(("act", (3 if model.gated else 2) * inner_bytes),), count=layers),
-    ]
+    model, layers = deployment.spec, deployment.stage_layers[stage]
+    ops = model.elementwise(deployment.tensor_parallel_size)
+    adds = [op for op in ops if op.kind == "add"]
+    norms = [op for op in ops if kind_of(op.kind) == "norm" and op.kind != QK_NORM]
+    fused = [_fused(norm, add, model.hidden_bytes) for norm, add in zip(norms, adds, strict=False)]
+    paired = norms[: len(fused)] + adds[: len(fused)]
+    alone = list((Counter(ops) - Counter(paired)).elements())
+    sweeps = [Sweep(bytes_per_row=parts, count=layers) for parts in (*fused, *map(_alone, alone))]
     if stage == 0:
-        sweeps.append(Sweep(bytes_per_row=(("embedding", twice),), count=1))
+        sweeps.append(Sweep(bytes_per_row=(("embedding", 2.0 * model.hidden_bytes),), count=1))
+    if stage == deployment.pipeline_parallel_size - 1:
+        sweeps.append(Sweep(bytes_per_row=_fused(norms[0], adds[0], model.hidden_bytes), count=1))
     return sweeps
+
+
+def _fused(norm: Elementwise, add: Elementwise, hidden_bytes: int) -> Moved:
+    return ("norm", float(norm.size_bytes)), ("add", float(add.size_bytes - hidden_bytes))
+
+
+def _alone(op: Elementwise) -> Moved:
+    return ((kind_of(op.kind), float(op.size_bytes)),)
 
 
 def layer_all_reduces(deployment: Deployment, stage: int) -> int:

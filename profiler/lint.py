@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler.profile import ELEMENT_BYTES, TEXT_COLUMNS
+from profiler.model import DTYPE_BYTES
+from profiler.profile import TEXT_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +106,7 @@ def _by_op(table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.bool_], Column
     """Yield each op with which rows are its, and their numbers, the bytes of an element among them."""
     numbers = [name for name in table.column_names if name not in TEXT_COLUMNS]
     columns = {name: table[name].to_numpy().astype(np.float64) for name in numbers}
-    widths = [ELEMENT_BYTES.get(name, 2) for name in table["dtype"].to_pylist()]
+    widths = [DTYPE_BYTES.get(name, 2) for name in table["dtype"].to_pylist()]
     columns["element_bytes"] = np.asarray(widths, dtype=np.float64)
     ops = np.asarray(table["op"].to_pylist(), dtype=np.str_)
     for op in np.unique(ops):

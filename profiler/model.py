@@ -12,6 +12,7 @@ from traces.errors import InputError
 from traces.files import read_json
 
 PRESETS = "presets/models"
+QK_NORM = "qk_layernorm"
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
@@ -187,7 +188,7 @@ class Model:
         ops = [Elementwise(name, self.hidden, 2 * self.hidden * size) for name in names[: self.norms]]
         ops += [Elementwise("add", self.hidden, 3 * self.hidden * size)] * 2
         if self.qk_norm:
-            ops.append(Elementwise("qk_layernorm", rotated, 2 * rotated * size))
+            ops.append(Elementwise(QK_NORM, rotated, 2 * rotated * size))
         if not self.learned_positions:
             ops.append(Elementwise("rope", rotated, 2 * rotated * size))
         ops.append(Elementwise("act", wide, (3 if self.gated else 2) * wide * size))

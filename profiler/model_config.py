@@ -30,6 +30,8 @@ BIASED: Mapping[str, Any] = {
     "gated": False,
 }
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "mistral": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"qk_norm": True},
     "gpt2": {**BIASED, "tied_embeddings": True},
@@ -43,8 +45,21 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "gemma": {"tied_embeddings": True},
     "gemma2": {"tied_embeddings": True, "norms": 4},
     "gemma3_text": {"tied_embeddings": True, "norms": 4, "qk_norm": True},
+    "cohere": {"tied_embeddings": True, "parallel_attention": True, "norms": 1},
+    "cohere2": {"tied_embeddings": True, "parallel_attention": True, "norms": 1},
 }
-"""What differs from Llama, by ``model_type``; a family not listed is read as Llama's."""
+"""What differs from Llama, by ``model_type``; a family not listed is read as Llama's if it has its keys."""
+LLAMA_KEYS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "rms_norm_eps",
+)
+GATED_ACTS = ("silu", "swish", "gelu", "gelu_pytorch_tanh")
+FULL_LAYERS = ("gemma2", "gemma3_text", "cohere2")
+"""Families of which some layers attend to all tokens, whatever the config says of a window."""
 LEARNED_POSITIONS = {"gpt2": 0, "gpt_neo": 0, "opt": 2}
 """Rows that the table of position embeddings has beyond the longest context."""
 
@@ -66,6 +81,8 @@ def read_config(config: Config, *, name: str, where: Place) -> Model:
     """
     _refuse_others(config, where)
     family = str(config.get("model_type", "llama")).lower()
+    if family not in FAMILIES:
+        _refuse_strangers(config, family, where)
     sizes = _sizes(config, family, where)
     traits = {**FAMILIES.get(family, {}), **_stated(config, family)}
     if family in LEARNED_POSITIONS:
@@ -97,6 +114,17 @@ def _refuse_others(config: Config, where: Place) -> None:
         raise InputError("a multimodal model: images are no tokens", where=where, expected="its text_config alone")
 
 
+def _refuse_strangers(config: Config, family: str, where: Place) -> None:
+    """Refuse a family that is not listed and does not look like Llama: its keys would mean something else."""
+    wish = f"one of {', '.join(FAMILIES)}, or a model with all keys of Llama's"
+    missing = [key for key in LLAMA_KEYS if config.get(key) is None]
+    if missing:
+        raise InputError(f"unknown model_type {family!r} without {', '.join(missing)}", where=where, expected=wish)
+    if config["hidden_act"] not in GATED_ACTS:
+        what = f"unknown model_type {family!r} with hidden_act {config['hidden_act']!r}"
+        raise InputError(what, where=where, expected=f"{wish} and a gated MLP")
+
+
 def _sizes(config: Config, family: str, where: Place) -> dict[str, int]:
     wide = {"hidden": config.get("hidden_size", config.get("n_embd"))}
     sizes = {}
@@ -126,7 +154,7 @@ def _attention(config: Config, family: str, sizes: Mapping[str, int], where: Pla
     kv_heads = _kv_heads(config, family, heads, where)
     if heads % kv_heads:
         raise InputError(f"{kv_heads} KV heads do not divide {heads} heads", where=where)
-    return {"head_dim": head_dim, "kv_heads": kv_heads, "sliding_window": _window(config, where)}
+    return {"head_dim": head_dim, "kv_heads": kv_heads, "sliding_window": _window(config, family, where)}
 
 
 def _kv_heads(config: Config, family: str, heads: int, where: Place) -> int:
@@ -138,12 +166,13 @@ def _kv_heads(config: Config, family: str, heads: int, where: Place) -> int:
     return heads if value is None else _integer(value, "num_key_value_heads", where)
 
 
-def _window(config: Config, where: Place) -> int | None:
+def _window(config: Config, family: str, where: Place) -> int | None:
     """Return the window if every layer has it: one layer that keeps all its KV decides the memory."""
     window = config.get("sliding_window")
     mixed = any(kind != "sliding_attention" for kind in config.get("layer_types") or ())
     later_layers = config.get("use_sliding_window", True) and not config.get("max_window_layers")
-    if window is None or mixed or not later_layers or config.get("model_type") == "gemma2":
+    pattern = config.get("sliding_window_pattern") not in (None, 1)
+    if window is None or mixed or pattern or not later_layers or family in FULL_LAYERS:
         return None
     return _integer(window, "sliding_window", where)
 

@@ -59,6 +59,11 @@ def _tokens(shape: Shape) -> Floats:
     return np.asarray(shape["m"], dtype=np.float64)
 
 
+def _head_layout(shape: Shape) -> Floats:
+    """Return one number a head layout: rows of one number belong to one model and degree of parallelism."""
+    return np.asarray((shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64)
+
+
 def _one_group(shape: Shape) -> Floats:
     return np.zeros(len(shape["size_bytes"]))
 
@@ -79,7 +84,7 @@ PREFILL_ATTENTION = Op(
     physics=prefill_attention.physics,
     terms=prefill_attention.terms,
     features=prefill_attention.features,
-    groups=prefill_attention.groups,
+    groups=_head_layout,
 )
 DECODE_ATTENTION = Op(
     name=decode_attention.OP,
@@ -88,7 +93,7 @@ DECODE_ATTENTION = Op(
     physics=decode_attention.physics,
     terms=decode_attention.terms,
     features=decode_attention.features,
-    groups=decode_attention.groups,
+    groups=_head_layout,
 )
 ELEMENTWISE = Op(
     name=elementwise.OP,

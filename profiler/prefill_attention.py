@@ -54,8 +54,3 @@ def features(shape: Shape, device: Device) -> Floats:
     columns = [blocks, q, past + q / 2, heads / shape["kv_heads"], b, shape["head_dim"]]
     waste = np.ceil(blocks) / blocks
     return np.stack([np.log2(column) for column in [*columns, waste]], axis=1)
-
-
-def groups(shape: Shape) -> Floats:
-    """Return one number a head layout: rows of one number belong to one model and degree of parallelism."""
-    return np.asarray((shape["heads"] * 4096 + shape["kv_heads"]) * 4096 + shape["head_dim"], dtype=np.float64)

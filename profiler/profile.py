@@ -51,7 +51,6 @@ SHAPE_COLUMNS = (
 TIME_COLUMNS = ("time_s", "spread_s")
 COUNT_COLUMN = "count"
 COLUMNS = (*TEXT_COLUMNS, *SHAPE_COLUMNS, *TIME_COLUMNS, COUNT_COLUMN)
-ELEMENT_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)

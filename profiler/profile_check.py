@@ -31,15 +31,20 @@ def roofline_of(meta: Meta) -> Roofline | None:
     return None
 
 
-def device_of(profile: Profile) -> Device:
-    """Return the device of a profile: its preset, a CPU's with what was measured in place of the defaults.
+def device_of(profile: Profile, device: Device | None = None) -> Device:
+    """Return the device of a profile, a CPU's with what was measured in place of the defaults.
+
+    Parameters
+    ----------
+    device
+        The figures to start from; None: the preset that the profile names.
 
     Raises
     ------
     InputError
         If the profile's device is no preset.
     """
-    device = load_device(str(profile.meta["device"]))
+    device = device or load_device(str(profile.meta["device"]))
     known = {field.name for field in dataclasses.fields(Device)}
     stated = {name: value for name, value in profile.meta["ceilings"].items() if name in known}
     return dataclasses.replace(device, **stated) if device.is_cpu else device

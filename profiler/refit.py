@@ -6,20 +6,23 @@ import hashlib
 import json
 import os
 from dataclasses import asdict
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.fitted import SCHEMA_VERSION, FittedDevice
+from profiler.op import GEMM
 from profiler.profile import META_FILE, OPS_FILE, read_profile
+from profiler.profile_check import device_of
 from profiler.transfer import complete
 from traces.errors import InputError
 
 if TYPE_CHECKING:
     from profiler.device import Device
+    from profiler.profile import Profile
 
-FIT_VERSION = 1
-"""Counts up with every change of the fit, so that what an older one left in the cache is not taken."""
+LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 
 def cache_folder() -> Path:
@@ -29,29 +32,48 @@ def cache_folder() -> Path:
 
 def fit_cached(path: str | PathLike[str], device: Device) -> FittedDevice:
     """Return the fit of the profile folder ``path``, which must measure ``device``, complete with borrowed
-    ops.
+    ops. The same folder gives the same fit, whether it was remembered or not.
 
     Raises
     ------
     InputError
-        If the profile is broken, refused by the roofline, measures another device, or holds no GEMM rows.
+        If the profile is broken, refused by the roofline, measures another device, or holds too few GEMM rows.
     """
-    from profiler.fit import fit
+    from profiler.fit import FEWEST_ROWS, fit
 
     profile = read_profile(path)
-    if profile.meta["device"] != device.name:
-        raise InputError(f"measures {profile.meta['device']!r}", where=path, expected=f"a profile of {device.name!r}")
-    remembered = cache_folder() / f"{_content_hash(Path(path), device)}.json"
+    hardware = hardware_of(profile, device, where=path)
+    remembered = cache_folder() / f"{_content_hash(Path(path), hardware)}.json"
     if remembered.is_file():
-        return complete(FittedDevice.load(remembered), device)
-    fitted = fit(profile, device)
+        return complete(FittedDevice.load(remembered), hardware)
+    fitted = fit(profile, hardware).through_json()
+    if GEMM.name not in fitted.ops:
+        wish = f"at least {FEWEST_ROWS} sound rows of {GEMM.name}: most of an iteration"
+        raise InputError("too few rows of matrix products", where=path, expected=wish)
     _remember(fitted, remembered)
-    return complete(fitted, device)
+    return complete(fitted, hardware)
+
+
+def hardware_of(profile: Profile, device: Device, *, where: str | PathLike[str]) -> Device:
+    """Return ``device``, with the rates that ``profile`` found in place of a CPU's defaults.
+
+    Raises
+    ------
+    InputError
+        If the profile measures another device.
+    """
+    if profile.meta["device"] != device.name:
+        raise InputError(f"measures {profile.meta['device']!r}", where=where, expected=f"a profile of {device.name!r}")
+    return device_of(profile, device)
 
 
 def _content_hash(folder: Path, device: Device) -> str:
+    """Return a name for what decides a fit: the rows, the device, this package's sources, the libraries."""
     content = hashlib.sha256()
-    content.update(json.dumps([FIT_VERSION, SCHEMA_VERSION, asdict(device)], default=str).encode())
+    libraries = {name: version(name) for name in LIBRARIES}
+    content.update(json.dumps([SCHEMA_VERSION, asdict(device), libraries], default=str).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(source.read_bytes())
     for name in (META_FILE, OPS_FILE):
         content.update((folder / name).read_bytes())
     return content.hexdigest()[:32]

@@ -30,13 +30,13 @@ def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
 
 def _provenance(known: Mapping[str, Any]) -> str:
     if known["transferred"]:
-        line = f"[yellow]transferred from {known['from']}[/yellow]: nobody's measurements of {known['device']} are here"
+        there = f"only {', '.join(known['measured'])}" if known["measured"] else "nothing"
+        line = f"[yellow]transferred from {known['from']}[/yellow]: {there} was measured on {known['device']}"
     else:
         line = f"measured on {known['device']}"
     others = ", ".join(f"{op} from {source}" for op, source in known["borrowed"].items())
-    return (
-        line + (f"; borrowed: {others}" if others else "") + f"; {known['gap_s'] * 1e3:.2f} ms a stage beside kernels"
-    )
+    line += f"; borrowed: {others}" if others else ""
+    return f"{line}; {known['overhead_s'] * 1e3:.2f} ms a stage beside kernels"
 
 
 def _sources(origin: Mapping[str, Any]) -> list[str]:

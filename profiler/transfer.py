@@ -64,8 +64,14 @@ def load_fitted(device: Device) -> FittedDevice:
     """
     own = load_shipped(by_distance(device)[0])
     if own.device != device.name:
-        own = replace(own, ops={name: as_transferred(op) for name, op in own.ops.items()})
+        own = replace(own, ops={name: _taken_over(own, name, device) for name in own.ops})
     return complete(own, device)
+
+
+def _taken_over(donor: FittedDevice, name: str, device: Device) -> FittedOp:
+    """Return an op of ``donor`` for ``device``: as it is if it was measured on ``device`` itself."""
+    own = donor.source_of(name) == device.name
+    return donor.ops[name] if own else as_transferred(donor.ops[name])
 
 
 def as_transferred(op: FittedOp) -> FittedOp:
@@ -85,8 +91,8 @@ def complete(fitted: FittedDevice, device: Device) -> FittedDevice:
     for name in OPS:
         if name not in ops:
             donor = next(relative for relative in by_distance(device) if name in load_shipped(relative).ops)
-            ops[name] = as_transferred(load_shipped(donor).ops[name])
-            borrowed[name] = load_shipped(donor).borrowed.get(name, donor)
+            ops[name] = _taken_over(load_shipped(donor), name, device)
+            borrowed[name] = load_shipped(donor).source_of(name)
     return replace(fitted, ops=ops, borrowed=borrowed)
 
 

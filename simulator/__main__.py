@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from policies.catalog import POLICIES
 from simulator import options
 from traces.command_line import new_app, run
+from traces.errors import InputError
 
 app = new_app(
     "Replay request traces under the schedulers of FasterTransformer, Orca, vLLM, SARATHI, Sarathi-Serve.\n\n"
@@ -16,6 +18,9 @@ app = new_app(
     "fitted to measured ops. Start with [bold]compare[/bold]."
 )
 
+POLICY_HELP = (
+    f"Policies: {', '.join(POLICIES)}. A policy.json holds the name under the key policy, and settings under theirs."
+)
 DEFAULT_POLICIES = "faster-transformer,orca,vllm,sarathi-serve"
 
 
@@ -27,7 +32,7 @@ def run_command(
         typer.Option(
             "--policy",
             "-p",
-            help="A name, with settings if need be (sarathi-serve:max_num_seqs=64), or a policy.json.",
+            help="A name, with settings if need be (sarathi-serve:max_num_seqs=64), or a policy.json. " + POLICY_HELP,
             rich_help_panel=options.SCHEDULER,
         ),
     ] = "sarathi-serve",
@@ -60,6 +65,8 @@ def run_command(
     Example: python -m simulator run --workload chat --request-rate 3 --model mistral-7b --device a100-sxm
     """
     given = dict(locals())
+    if "," in policy:
+        raise InputError(f"{policy} names several", where="--policy", expected="one; compare takes several")
     _compare(policies=given.pop("policy"), **given)
 
 
@@ -72,7 +79,7 @@ def compare_command(
             "--policies",
             "-p",
             help="Names separated by commas; one may have settings of its own "
-            "(sarathi-serve:max_num_batched_tokens=1024) or be the path of a policy.json.",
+            "(sarathi-serve:max_num_batched_tokens=1024) or be the path of a policy.json. " + POLICY_HELP,
             rich_help_panel=options.SCHEDULER,
         ),
     ] = DEFAULT_POLICIES,
@@ -111,14 +118,17 @@ def compare_command(
 
 @app.command("report", no_args_is_help=True)
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run records: folders with run.json.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run records (folders with run.json), or folders that compare wrote.", show_default=False),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The HTML file to write.", rich_help_panel=options.OUTPUT)
     ] = Path("out/report.html"),
     goodput: options.Goodput = None,
     json: options.Json = False,
 ) -> None:
-    """Compare run records that are there already, also those of different workloads or devices.
+    """Compare run records of one workload that are there already: policies, settings, devices, real and simulated.
 
     Example: python -m simulator report out/compare/vllm out/compare/sarathi-serve --goodput 'ttft:500 tpot:50'
     """

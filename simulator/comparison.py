@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -40,12 +43,13 @@ def simulate_all(
         while waiting or running:
             while waiting and len(running) < cores:
                 label, choice = waiting.pop(0)
-                connection, process = _start(scenario, choice, folder / label)
-                running[connection] = label, process
+                with _signals_held():
+                    connection, process = _start(scenario, choice, folder / label)
+                    running[connection] = label, process
             _listen(running, on_progress)
     finally:
         for _, process in running.values():
-            process.terminate()
+            process.kill()
             process.join()
 
 
@@ -58,6 +62,21 @@ def _start(scenario: Scenario, choice: PolicyChoice, folder: Path) -> tuple[Conn
     return here, process
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold signals back until a process has started and is known, so that none is left behind.
+
+    It inherits that they are held back: its parent is the one to end it. (The tracker that comes with the first
+    process would let them through; so it starts before.)
+    """
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(scenario: Scenario, choice: PolicyChoice, folder: Path, connection: Connection) -> None:
     step = max(1, len(scenario.workload) // 200)
 
@@ -68,10 +87,9 @@ def _work(scenario: Scenario, choice: PolicyChoice, folder: Path, connection: Co
     try:
         simulate(scenario, choice, folder, on_progress=on_progress)
         connection.send(len(scenario.workload))
-    except InputError as error:
-        connection.send(str(error))
-    except KeyboardInterrupt:
-        pass
+    except (InputError, OSError) as error:
+        with suppress(BrokenPipeError):
+            connection.send(str(error))
 
 
 def _listen(running: dict[Connection, tuple[str, SpawnProcess]], on_progress: OnProgress) -> None:

@@ -23,7 +23,7 @@ from simulator.time_bins import BINS, TimeBins
 from traces.metrics import Latencies
 from traces.percentiles import counted_percentiles
 from traces.run_columns import RunRecord, SmallColumn
-from traces.stalls import find_stalls
+from traces.stalls import find_stalls, stall_threshold
 from traces.workload import FloatColumn
 
 if TYPE_CHECKING:
@@ -128,9 +128,10 @@ def tbt_panel(runs: Runs) -> Panel:
     )
     lines = strokes(runs)
     bins = TimeBins.of_runs(runs)
+    threshold_s = stall_threshold(runs.values())
     for row, (label, run) in enumerate(runs.items(), 1):
         _add_gaps(figure, row, run, lines[label], bins)
-        _add_stalls(figure, row, run, bins.end_s)
+        _add_stalls(figure, row, run, bins.end_s, threshold_s)
     log_axis(figure, "y", [run.iterations.gap_s for run in runs.values()])
     figure.update_yaxes(title="TBT (log)")
     figure.update_xaxes(range=[0, bins.end_s])
@@ -143,9 +144,9 @@ def tbt_panel(runs: Runs) -> Panel:
         title="Time between tokens, and generation stalls",
         caption=(
             f"Median, P99 and maximum of the TBT in each of {BINS} bins of {width_s:.3g} s. A red cross is a "
-            "generation stall: running sequences got no token for more than 4 times the run's median TBT "
-            f"while prompts were processed (the longest {MOST_STALLS} of each run are drawn). A policy that "
-            f"never stalls has no crosses and a flat maximum.{bins.cut(runs)}"
+            f"generation stall: running sequences got no token for more than {1e3 * threshold_s:.3g} ms, 4 times the "
+            f"median TBT (the median over the runs), while prompts were processed (the longest {MOST_STALLS} of each "
+            f"run are drawn). A policy that never stalls has no crosses and a flat maximum.{bins.cut(runs)}"
         ),
         figure=figure,
     )
@@ -174,8 +175,8 @@ def _add_gaps(figure: Figure, row: int, run: RunRecord, stroke: Stroke, bins: Ti
         )
 
 
-def _add_stalls(figure: Figure, row: int, run: RunRecord, until_s: float) -> None:
-    stalls = find_stalls(run)
+def _add_stalls(figure: Figure, row: int, run: RunRecord, until_s: float, threshold_s: float) -> None:
+    stalls = find_stalls(run, threshold_s)
     seen = np.flatnonzero(stalls.end_s - run.start_s <= until_s)
     longest = np.sort(seen[np.argsort(-stalls.length_s[seen], kind="stable")[:MOST_STALLS]])
     details = np.stack([stalls.sequences[longest], stalls.prefill_tokens[longest]], axis=1)

@@ -25,11 +25,12 @@ def provenance(meta: RunMeta) -> Provenance:
         return Provenance(text="Measured: the requests ran on a real engine.", caution=False)
     device, source = str(model.get("device", "?")), str(model.get("from", "?"))
     if model.get("transferred"):
+        there = f"only {', '.join(model['measured'])}" if model.get("measured") else "nothing"
         text = (
-            f"Simulated by transfer: nothing was measured on {device}. Its iteration times come from "
+            f"Simulated by transfer: {there} was measured on {device}. Its iteration times come from "
             f"measurements of {source}, scaled by the data sheets of the two devices."
         )
-        return Provenance(text=text, caution=True)
+        return Provenance(text=text + _borrowed(model), caution=True)
     text = f"Simulated: iteration times come from a cost model fitted to measurements of {source}."
     return Provenance(text=text + _borrowed(model), caution=False)
 

@@ -109,7 +109,7 @@ def build_scenario(
     longest = int((workload.prompt_tokens + workload.output_tokens).max())
     if max_model_len is None:
         limit = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
-        _check_lengths(workload, limit, f"the context of {model},")
+        _check_lengths(workload, limit, f"the context of {model} (or a --max-model-len beyond it),")
     else:
         limit = max_model_len
         _check_lengths(workload, limit, "--max-model-len")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from policies.catalog import PolicyChoice
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
@@ -16,14 +18,16 @@ from simulator.scenario import build_scenario, parse_policies
 from simulator.simulation import Scenario
 from traces.errors import InputError
 from traces.files import whole_folder, write_json
-from traces.goodput import parse_goodput
+from traces.goodput import GoodputRule, parse_goodput
 from traces.metrics import Metrics, measure
 from traces.perfetto import export_perfetto
-from traces.run_record import RunRecord, read_run
+from traces.run_record import FILES, RunRecord, read_run
 from traces.source import open_workload
+from traces.stalls import stall_threshold
 
 COMPARISON = "comparison.json"
 REPORT = "report.html"
+RUN = "run.json"
 TIMELINE = ".perfetto.json.gz"
 
 
@@ -67,7 +71,7 @@ def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
         with progress_bars(choices, len(scenario.workload)) as on_progress:
             simulate_all(scenario, choices, folder, on_progress)
         runs = {label: read_run(folder / label) for label in choices}
-        metrics = {label: measure(run, goodput) for label, run in runs.items()}
+        metrics = _measure(runs, goodput)
         _write(folder, request, runs, metrics)
     _show(request.output / REPORT, runs, metrics, as_json=as_json)
     return metrics
@@ -76,23 +80,60 @@ def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
 def report(folders: Sequence[Path], output: Path, goodput: list[str] | None, *, as_json: bool = False) -> None:
     """Print the table of run records that are there already, and write their report to ``output``.
 
+    Parameters
+    ----------
+    folders
+        Run records, or what ``compare`` wrote: then all of its runs.
+
     Raises
     ------
     InputError
-        If a folder holds no run record, or two have the same label.
+        If a folder holds no run record, two runs have the same label, their workloads differ, or ``output`` is
+        not named as an HTML file.
     """
     from simulator.report import write_report
 
+    if output.suffix != ".html":
+        raise InputError("is not the name of a report", where=output, expected="a name that ends in .html")
     rule = parse_goodput(goodput) if goodput else None
-    runs: dict[str, RunRecord] = {}
-    for folder in folders:
-        label = folder.resolve().name
-        if label in runs:
-            raise InputError(f"two runs are called {label}", where=folder, expected="folders with names of their own")
-        runs[label] = read_run(folder)
-    metrics = {label: measure(run, rule) for label, run in runs.items()}
+    runs = {label: read_run(folder) for label, folder in _labelled(folders).items()}
+    _check_same_workload(runs)
+    metrics = _measure(runs, rule)
     write_report(output, {label: (runs[label], metrics[label]) for label in runs})
     _show(output, runs, metrics, as_json=as_json)
+
+
+def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
+    """Label each run by its folder's name, and by the folder above it too where that is not enough."""
+    found = [run for folder in folders for run in _run_folders(folder)]
+    names = [folder.resolve().name for folder in found]
+    labels = {}
+    for name, folder in zip(names, found, strict=True):
+        label = name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        if label in labels:
+            raise InputError(f"two runs are called {label}", where=folder, expected="folders with names of their own")
+        labels[label] = folder
+    return labels
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if (folder / COMPARISON).is_file():
+        return sorted(path.parent for path in folder.glob(f"*/{RUN}"))
+    return [folder]
+
+
+def _check_same_workload(runs: Mapping[str, RunRecord]) -> None:
+    first, *others = runs
+    for label in others:
+        for name in ("prompt_tokens", "output_tokens"):
+            if not np.array_equal(getattr(runs[first].requests, name), getattr(runs[label].requests, name)):
+                what = f"{label} served other requests than {first}"
+                raise InputError(what, expected="runs of one workload, of which one can be better")
+
+
+def _measure(runs: Mapping[str, RunRecord], goodput: GoodputRule | None) -> dict[str, Metrics]:
+    threshold_s = stall_threshold(runs.values())
+    return {label: measure(run, goodput, stall_threshold_s=threshold_s) for label, run in runs.items()}
 
 
 def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
@@ -128,7 +169,7 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
 
 def _is_ours(entry: Path) -> bool:
     if entry.is_dir():
-        return (entry / "run.json").is_file()
+        return {path.name for path in entry.iterdir()} <= set(FILES) and (entry / RUN).is_file()
     return entry.name in (COMPARISON, REPORT) or entry.name.endswith(TIMELINE)
 
 
@@ -167,5 +208,5 @@ def _show(path: Path, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metri
     if as_json:
         print(json.dumps(_document(metrics), indent=2))
     else:
-        print_comparison(next(iter(runs.values())), metrics)
+        print_comparison(runs, metrics)
         print(f"Report: {path}")

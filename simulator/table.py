@@ -41,13 +41,16 @@ def comparison_table(runs: Mapping[str, Metrics]) -> Table:
     return table
 
 
-def print_comparison(run: RunRecord, metrics: Mapping[str, Metrics], console: Console | None = None) -> None:
-    """Print what was run (as ``run``, any of them, has it), the table, and under it who wins and why.
+def print_comparison(
+    runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], console: Console | None = None
+) -> None:
+    """Print what was run, once for all runs of which it is the same, the table, and under it who wins and why.
 
     Where the output is piped it is at least 100 columns wide.
     """
     console = console or new_console()
-    console.print(_styled(headline(run), ""))
+    for line in dict.fromkeys(headline(run) for run in runs.values()):
+        console.print(_styled(line, ""))
     console.print(comparison_table(metrics))
     if len(metrics) > 1:
         console.print(_styled("* best of the row (within 0.5 %)", "dim"))

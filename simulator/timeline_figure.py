@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simulator.figure_style import KIND_COLOURS, KIND_NAMES, STALL_COLOUR, Panel, shown, style
 from simulator.scoreboard import duration
 from traces.run_record import RunRecord
-from traces.stalls import find_stalls
+from traces.stalls import find_stalls, stall_threshold
 from traces.utilisation import KINDS, iteration_kinds
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def worst_window(runs: Runs) -> Window:
 
     Without any stall: the middle of the longest run.
     """
-    stalls = {label: find_stalls(run) for label, run in runs.items()}
+    threshold_s = stall_threshold(runs.values())
+    stalls = {label: find_stalls(run, threshold_s) for label, run in runs.items()}
     label = max(runs, key=lambda name: float(stalls[name].cost_s.max(initial=0.0)))
     found, run = stalls[label], runs[label]
     if not len(found):

@@ -26,13 +26,17 @@ def verdicts(runs: Runs) -> list[str]:
         _winner(runs),
         _behind(runs),
         _goodput(runs),
-        _tbt(field),
-        _ttft(field),
+        _among(field, runs, _tbt(field)),
+        _among(field, runs, _ttft(field)),
         _throughput(runs),
         _wins(runs),
         _caveats(runs),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def _among(field: Runs, runs: Runs, sentence: str) -> str:
+    return f"Of those that serve the load: {sentence}" if sentence and len(field) < len(runs) else sentence
 
 
 def keeping_up(runs: Runs) -> dict[str, Metrics]:
@@ -200,9 +204,17 @@ def _throughput(runs: Runs) -> str:
     have = f"{', '.join(equal)} {'have' if len(equal) > 1 else 'has'}"
     return (
         f"{have} the highest throughput: {three_digits(most)} output tokens/s, "
-        f"{_times(factor)} that of {worst}, which decodes {three_digits(slow.batch.decodes.mean)} sequences "
-        f"an iteration (against {three_digits(fast.batch.decodes.mean)}) with {100 * slow.kv_use.mean:.0f} % "
-        f"of the KV blocks taken (against {100 * fast.kv_use.mean:.0f} %)."
+        f"{_times(factor)} that of {worst}{_smaller_batches(worst=slow, best=fast)}."
+    )
+
+
+def _smaller_batches(*, worst: Metrics, best: Metrics) -> str:
+    if not worst.batch.decodes.mean < best.batch.decodes.mean:
+        return ""
+    return (
+        f", which decodes {three_digits(worst.batch.decodes.mean)} sequences an iteration (against "
+        f"{three_digits(best.batch.decodes.mean)}) with {100 * worst.kv_use.mean:.0f} % of the KV blocks taken "
+        f"(against {100 * best.kv_use.mean:.0f} %)"
     )
 
 

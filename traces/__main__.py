@@ -219,6 +219,8 @@ def convert(
     from traces.readers import read_workload
     from traces.source import parse_window, part
 
+    if output.resolve() == file.resolve():
+        raise InputError("would replace the workload it is made from", where=output, expected="another name")
     with _status(f"reading {file}"):
         whole = read_workload(file, sort=sort, zero_output_as_one=zero_output_as_one)
     kept = None if window is None else parse_window(window)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -29,7 +30,13 @@ def new_app(summary: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, prog: str) -> None:
-    """Run ``app`` as ``prog``: an :class:`InputError` is one line on standard error and exit status 2."""
+    """Run ``app`` as ``prog``.
+
+    An :class:`InputError`, or a disk that is full or cannot be read, is one line on standard error and exit status
+    2. When the process is interrupted or told to end, temporary files are removed first.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app(prog_name=prog)
     except InputError as error:
@@ -38,9 +45,16 @@ def run(app: typer.Typer, prog: str) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
-    except KeyboardInterrupt:
-        print("interrupted: nothing half-written is left behind", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """Unwind, so that everything cleans up after itself; a second signal does not disturb that."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def new_console() -> Console:

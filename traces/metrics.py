@@ -127,8 +127,17 @@ class Latencies:
         )
 
 
-def measure(run: RunRecord, goodput: GoodputRule | None = None) -> Metrics:
-    """Compute the metrics of a run; ``goodput`` are targets from :func:`traces.goodput.parse_goodput`."""
+def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_threshold_s: float | None = None) -> Metrics:
+    """Compute the metrics of a run.
+
+    Parameters
+    ----------
+    goodput
+        Targets, from :func:`traces.goodput.parse_goodput`.
+    stall_threshold_s
+        From which gap on it is a generation stall; by default from this run alone. Runs that are compared need
+        one threshold: :func:`traces.stalls.stall_threshold`.
+    """
     requests, latencies = run.requests, Latencies.of(run.requests)
     makespan_s = run.end_s - run.start_s
     finished = int((~np.isnan(requests.finished_s)).sum())
@@ -153,7 +162,7 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None) -> Metrics:
         batch=batch_composition(run, makespan_s),
         mfu=model_flops_utilisation(run, makespan_s),
         bubbles=stage_bubbles(run),
-        stalls=summarise_stalls(find_stalls(run)),
+        stalls=summarise_stalls(find_stalls(run, stall_threshold_s)),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan
+from math import isnan, nan
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -71,15 +73,24 @@ class Stalls:
     mean_prefill_tokens: float
 
 
+def stall_threshold(runs: Iterable[RunRecord]) -> float:
+    """Return the gap in seconds from which on it is a stall in each of ``runs``, so that they can be compared.
+
+    It is 4 times the median over the runs of their median TBT; NaN where no run has gaps.
+    """
+    medians = [median_s for run in runs if not isnan(median_s := _median_gap(run))]
+    return STALL_FACTOR * median(medians) if medians else nan
+
+
 def find_stalls(run: RunRecord, threshold_s: float | None = None) -> StallColumns:
     """Return the generation stalls of a run.
 
-    A generation stall is a TBT gap longer than ``threshold_s`` (4 times the run's own median TBT, unless
-    given) during which prompt tokens were processed on the same replica, in the iterations that ended within
+    A generation stall is a TBT gap longer than ``threshold_s`` (:func:`stall_threshold` of this run alone,
+    unless given) during which prompt tokens were processed on the same replica, in the iterations that ended within
     the gap. All such gaps that end with the same iteration are one stall: they have one cause.
     """
     if threshold_s is None:
-        threshold_s = STALL_FACTOR * _median_gap(run)
+        threshold_s = stall_threshold([run])
     long = np.flatnonzero(run.iterations.gap_s > threshold_s)
     rows = run.iterations.gap_iteration[long]
     tokens, whole = _ran_meanwhile(run, rows, run.iterations.gap_s[long])

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler.importers.family import Family, Part
-from profiler.profile import ELEMENT_BYTES, ops_table
+from profiler.model import DTYPE_BYTES
+from profiler.profile import ops_table
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _collective(raw: RawTable) -> tuple[list[Any], dict[str, int]]:
     wanted, eager = _without(wanted, kernel == "vLLM_custom_eager")
     left_out |= more | ({"all_reduce: eager, with the launch from Python": eager} if eager else {})
     dtype = _dtypes(raw, column, wanted)
-    width = np.asarray([ELEMENT_BYTES[name] for name in dtype], dtype=np.int64)
+    width = np.asarray([DTYPE_BYTES[name] for name in dtype], dtype=np.int64)
     table = ops_table(
         len(dtype),
         op="all_reduce",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
-from profiler.model import Linear, Model
-from profiler.profile import ELEMENT_BYTES, ops_table
+from profiler.model import DTYPE_BYTES, Linear, Model
+from profiler.profile import ops_table
 
 if TYPE_CHECKING:
     from typing import Any
@@ -87,7 +87,7 @@ def layer_table(
         dtype=dtype,
         m=tokens,
         n=shape.elements,
-        size_bytes=tokens * (shape.size * ELEMENT_BYTES[dtype]),
+        size_bytes=tokens * (shape.size * DTYPE_BYTES[dtype]),
         time_s=time_s,
         spread_s=spread_s,
     )

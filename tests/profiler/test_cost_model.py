@@ -16,6 +16,7 @@ from policies.batch import Batch
 from profiler.aggregates import Aggregates, Slice
 from profiler.cost_model import GROUPS, CostModel, load_cost_model
 from profiler.deployment import Deployment
+from profiler.transfer import KIND
 
 
 @cache
@@ -162,6 +163,56 @@ def test_a_window_bounds_what_is_read() -> None:
     assert full.breakdown(long)["decode attention"] > 2 * full.breakdown(short)["decode attention"]
     near, far = (windowed.breakdown(Aggregates.of(1024, past=past)) for past in (4096, 15_000))
     assert far["prefill attention"] == pytest.approx(near["prefill attention"])
+
+
+EQUAL_CHUNKS = [(2, 512), (8, 64), (16, 1024), (64, 16), (100, 40), (256, 32)]
+
+
+@pytest.mark.parametrize("device", ["a100-sxm", "h100"])
+@pytest.mark.parametrize(("chunks", "tokens"), EQUAL_CHUNKS)
+def test_equal_chunks_cost_what_their_op_says(device: str, chunks: int, tokens: int) -> None:
+    cost_model = model_of("llama-3.1-8b", device)
+    row = {"sequences": chunks, "query_tokens": tokens, "past_tokens": 0, "heads": 32, "kv_heads": 8}
+    shape = {key: np.asarray([float(v)]) for key, v in (row | {"head_dim": 128, "element_bytes": 2}).items()}
+    expected = 32 * cost_model.fitted.ops["prefill_attention"].predict(shape, cost_model.deployment.hardware)[0]
+    found = cost_model.breakdown(Aggregates.of(*[tokens] * chunks))["prefill attention"]
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 9000)), min_size=1, max_size=130))
+@pytest.mark.parametrize(("model", "device"), [("llama-3.1-8b", "h100"), ("mistral-7b", "a100-sxm")])
+def test_chunks_take_no_less_than_any_of_them_alone(model: str, device: str, chunks: list[tuple[int, int]]) -> None:
+    cost_model = model_of(model, device)
+
+    def attention_s(*slices: tuple[int, int]) -> float:
+        batch = Aggregates(chunks=tuple(Slice(tokens, past) for tokens, past in slices))
+        return cost_model.breakdown(batch)["prefill attention"]
+
+    together = attention_s(*chunks)
+    assert together >= max(map(attention_s, chunks)) > 0
+
+
+def test_many_short_chunks_take_time() -> None:
+    cost_model = model_of("llama-3.1-8b", "h100")
+    few, many = (cost_model.breakdown(Aggregates.of(*[10] * count))["prefill attention"] for count in (1, 128))
+    assert many > 2 * few > 0
+
+
+def test_the_order_of_chunks_does_not_matter() -> None:
+    there = Aggregates(chunks=(Slice(10), Slice(900, 300), Slice(40, 7000)))
+    back = Aggregates(chunks=there.chunks[::-1])
+    assert llama().iteration_time(there) == pytest.approx(llama().iteration_time(back), rel=1e-12)
+
+
+def test_an_op_measured_on_the_device_itself_is_not_borrowed() -> None:
+    """The shipped H100 has its elementwise ops from an RTX 4090: for that one they are its own."""
+    known = model_of("llama-60m", "rtx-4090").describe()
+    assert known["transferred"]
+    assert known["measured"] == ["elementwise"]
+    assert known["borrowed"] == {"send": "a100-sxm"}
+    assert KIND not in known["errors"]["elementwise"]
+    assert model_of("llama-60m", "h100").describe()["borrowed"]["elementwise"] == "rtx-4090"
 
 
 @pytest.mark.parametrize("device", ["a100-sxm", "a40", "l40s", "h200", "rtx-4090", "rtx-pro-6000", "cpu"])

@@ -93,6 +93,7 @@ def test_files(tmp_path: Path) -> None:
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
         ({"block_size": 0}, "block_size"),
         ({"max_model_len": 0}, "max_model_len"),
+        ({"tensor_parallel_size": 16}, "tensor_parallel_size is 16; expected at most 8, the GPUs of a node"),
         ({"dtype": "int3"}, "dtype"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"device": "no-such-device"}, "no-such-device"),

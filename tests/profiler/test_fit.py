@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,15 @@ def test_a_table_of_a_real_engine(data: Path) -> None:
     assert fitted.ops["gemm"].errors["profiled shapes"]["median"] < 0.01
     assert fitted.ops["decode_attention"].errors["unseen rows"]["median"] < 0.1
     assert json.loads(json.dumps(fitted.to_json()))["device"] == "rtx-4090"
+
+
+def test_json_keeps_every_field() -> None:
+    fitted = load_shipped("h100")
+    full = replace(fitted, overhead_s=1.2345e-4)
+    default = FittedDevice(device="", origin={}, ops={})
+    for name in (each.name for each in fields(FittedDevice)):
+        assert getattr(full, name) != getattr(default, name), f"{name} is its default: the trip would not show its loss"
+    again = FittedDevice.from_json(json.loads(json.dumps(full.to_json())), where="memory")
+    assert again.to_json() == full.to_json()
+    for name in ("device", "origin", "borrowed", "overhead_s"):
+        assert getattr(again, name) == getattr(full, name)

@@ -176,6 +176,8 @@ GPT_NEO = {
     "window_size": 32,
 }
 QWEN2 = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "use_sliding_window": False}
+COHERE2 = LLAMA | {"architectures": ["Cohere2ForCausalLM"], "model_type": "cohere2"}
+GEMMA3 = LLAMA | {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 8}
 FALCON = {
     "architectures": ["FalconForCausalLM"],
     "model_type": "falcon",
@@ -190,7 +192,9 @@ FALCON = {
 
 
 @pytest.mark.parametrize(
-    "document", [LLAMA, QWEN2, OPT, GPT_NEO, GPT_NEOX, FALCON], ids=lambda document: str(document["model_type"])
+    "document",
+    [LLAMA, QWEN2, OPT, GPT_NEO, GPT_NEOX, FALCON, COHERE2, GEMMA3],
+    ids=lambda document: str(document["model_type"]),
 )
 def test_families_count_as_transformers_counts(tmp_path: Path, document: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
@@ -206,8 +210,34 @@ def test_a_layer_that_sees_everything_decides_the_window(tmp_path: Path) -> None
     assert load_model(config(tmp_path, sliding)).sliding_window == 32
     mixed = sliding | {"layer_types": ["sliding_attention"] * 4 + ["full_attention"]}
     assert load_model(config(tmp_path, mixed)).sliding_window is None
+    pattern = sliding | {"sliding_window_pattern": 6}
+    assert load_model(config(tmp_path, pattern)).sliding_window is None
+    for family in ("gemma3_text", "cohere2"):
+        assert load_model(config(tmp_path, sliding | {"model_type": family})).sliding_window is None
     off = sliding | {"use_sliding_window": False}
     assert load_model(config(tmp_path, off)).sliding_window is None
+
+
+LIKE_LLAMA = LLAMA | {"model_type": "another", "hidden_act": "silu", "rms_norm_eps": 1e-5}
+GPT_BIGCODE = {"model_type": "gpt_bigcode", "n_embd": 64, "n_head": 4, "n_layer": 3, "multi_query": True}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (GPT_BIGCODE | {"vocab_size": 1000, "n_positions": 128, "n_inner": 256}, "'gpt_bigcode' without hidden_size"),
+        (LLAMA | {"model_type": "qwen", "no_bias": True}, "unknown model_type 'qwen' without hidden_act"),
+        (LIKE_LLAMA | {"hidden_act": "relu2"}, "unknown model_type 'another' with hidden_act 'relu2'"),
+    ],
+)
+def test_a_family_nobody_knows_is_not_guessed(tmp_path: Path, document: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load_model(config(tmp_path, document))
+    assert "\n" not in str(error.value)
+
+
+def test_a_family_with_all_keys_of_llama_is_read_as_llama(tmp_path: Path) -> None:
+    assert load_model(config(tmp_path, LIKE_LLAMA)).parameters() == load_model(config(tmp_path, LLAMA)).parameters()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,8 +53,18 @@ def test_report_compares_run_records_that_are_there(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == json.loads(compared.stdout)
     assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
-    twice = simulator("report", "out/compare/orca", "out/compare/orca", cwd=tmp_path)
-    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
+    whole = simulator("report", "out/compare", "--json", cwd=tmp_path)
+    assert json.loads(whole.stdout) == json.loads(compared.stdout)
+    other = simulator(*command, "--num-prompts", "21", "--output", "other", "--json", cwd=tmp_path)
+    assert other.returncode == 0
+    for wrong, complaint in (
+        (["out/compare/orca", "out/compare/orca"], "two runs are called compare/orca"),
+        (["out/compare/orca", "other/orca"], "other/orca served other requests than compare/orca"),
+        (["out/compare/orca", "--output", "trace.csv"], "expected a name that ends in .html"),
+    ):
+        done = simulator("report", *wrong, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert complaint in done.stderr
     none = simulator("report", "out", cwd=tmp_path)
     assert (none.returncode, none.stderr) == (2, "error: out: no run record; expected a folder with run.json\n")
 
@@ -81,6 +94,31 @@ def test_a_pipeline_shows_its_bubbles(tmp_path: Path) -> None:
     for measured in metrics.values():
         assert [bubble["stage"] for bubble in measured["bubbles"]] == [0, 1]
         assert all(0 < bubble["idle_share"] < 1 for bubble in measured["bubbles"])
+
+
+@pytest.mark.parametrize("policies", ["orca", "orca,vllm"], ids=["one process", "a process each"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, policies: str) -> None:
+    command = (
+        f"ulimit -f 100; exec {sys.executable} -m simulator compare -w chat --num-prompts 200 -p {policies} -o full"
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "File too large" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment_s", [0.6, 1.5, 3.0])
+def test_a_signal_leaves_nothing_half_written(tmp_path: Path, name: str, moment_s: float) -> None:
+    command = [sys.executable, "-m", "simulator", "compare", "-w", "chat", "--num-prompts", "20000", "-o", "cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(moment_s)
+    number = signal.Signals[name]
+    os.killpg(process.pid, number) if name == "SIGINT" else process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name]
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def metrics(runs):
 
 def printed(runs, metrics, **options):
     file = io.StringIO()
-    print_comparison(next(iter(runs.values())), metrics, Console(file=file, highlight=False, **options))
+    print_comparison(runs, metrics, Console(file=file, highlight=False, **options))
     return file.getvalue()
 
 
@@ -37,7 +37,7 @@ def test_every_policy_fits_into_100_columns_whole(runs, metrics):
 
 
 def test_piped_it_has_no_colours_and_marks_the_best_with_a_star(runs, metrics, capsys):
-    print_comparison(next(iter(runs.values())), metrics)
+    print_comparison(runs, metrics)
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert re.search(r"TBT P99 \(ms\).*\d\*", text)
