@@ -66,15 +66,22 @@ def _start(scenario: Scenario, choice: PolicyChoice, folder: Path) -> tuple[Conn
 def _signals_held() -> Iterator[None]:
     """Hold signals back until a process has started and is known, so that none is left behind.
 
-    It inherits that they are held back: its parent is the one to end it. (The tracker that comes with the first
-    process would let them through; so it starts before.)
+    The mask is for the process, which inherits it: its parent is the one to end it. (The tracker that comes with
+    the first process would let signals through; so it starts before.) The handlers are for this process, where
+    another thread may take the signal.
     """
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    numbers, seen = (signal.SIGINT, signal.SIGTERM), list[int]()
+    handlers = [signal.signal(number, lambda taken, _: seen.append(taken)) for number in numbers]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+        for taken in dict.fromkeys(seen):
+            signal.raise_signal(taken)
 
 
 def _work(scenario: Scenario, choice: PolicyChoice, folder: Path, connection: Connection) -> None:
