@@ -40,7 +40,7 @@ td.best { color: var(--win); background: var(--win-back); font-weight: 700; }
 .wrap td:first-child { white-space: nowrap; font-weight: 600; }
 code { font: 13px/1.5 ui-monospace, 'SF Mono', Menlo, Consolas, monospace; }
 pre { background: var(--back); border: 1px solid var(--line); border-radius: 6px; padding: 10px 14px;
-  overflow-x: auto; margin: 0 0 20px; }
+  white-space: pre-wrap; margin: 0 0 20px; }
 summary { cursor: pointer; color: var(--soft); margin: 8px 0; }
 figure { margin: 0; min-width: 0; }
 @media print { h2 { break-after: avoid; } figure { break-inside: avoid; } }
