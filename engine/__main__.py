@@ -185,6 +185,97 @@ def replay_command(
     replay_workload(_settings(given), asked, as_json=json)
 
 
+@app.command("validate", no_args_is_help=True)
+def validate_command(
+    workload: Annotated[
+        str, typer.Argument(help="A preset (chat, summarization), or a trace (Azure, Mooncake, Vidur, LLMServingSim).")
+    ] = "chat",
+    *,
+    model: options.Model,
+    policies: Annotated[
+        str,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="Two or more, separated by commas, each with settings of its own if need be "
+            "(sarathi-serve:max_num_batched_tokens=128), or paths of policy.json files.",
+            rich_help_panel=options.SCHEDULER,
+        ),
+    ] = "orca,vllm,sarathi-serve",
+    loads: Annotated[
+        str,
+        typer.Option(
+            "--loads",
+            help="Names and rates, as shares of the median of what the policies sustain by simulation.",
+            rich_help_panel=options.WORKLOAD,
+        ),
+    ] = "below:0.5,near:0.9,above:1.5",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/validation"),
+    num_prompts: Annotated[
+        int | None,
+        typer.Option("--num-prompts", help="Only so many requests.", rich_help_panel=options.WORKLOAD),
+    ] = None,
+    length_scale: Annotated[
+        float,
+        typer.Option(
+            "--length-scale",
+            help="Multiply prompt and output lengths, for a model of short contexts.",
+            rich_help_panel=options.WORKLOAD,
+        ),
+    ] = 1.0,
+    burstiness: Annotated[
+        float,
+        typer.Option("--burstiness", help="Shape of random gaps: 1 is Poisson.", rich_help_panel=options.WORKLOAD),
+    ] = 1.0,
+    sort: Annotated[
+        bool,
+        typer.Option("--sort", help="Sort a trace whose times run backwards.", rich_help_panel=options.WORKLOAD),
+    ] = False,
+    budget: Annotated[
+        float, typer.Option("--budget", metavar="SECONDS", help="For measuring the machine, beside the replays.")
+    ] = 60.0,
+    load_format: options.LoadFormat = "safetensors",
+    dtype: options.Dtype = None,
+    device: options.Device = "cpu",
+    attention_backend: options.AttentionBackend = "sdpa",
+    threads: options.Threads = 1,
+    seed: options.Seed = 0,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    max_model_len: options.MaxModelLen = None,
+    block_size: options.BlockSize = 16,
+    num_gpu_blocks_override: options.NumGpuBlocksOverride = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = None,
+    json: options.Json = False,
+) -> None:
+    """Try what the simulator promises: simulate a workload, replay it on the engine, compare.
+
+    Measures this machine with the engine's own runner, fits the cost model, then simulates and replays the workload
+    under every policy below, near and above what it can sustain. Prints and draws predicted beside measured: latencies,
+    throughput, every iteration, and which policy is best by each.
+
+    Example: python -m engine validate chat --num-prompts 64 --length-scale 0.06 --model llama-60m --load-format dummy
+    """
+    given = {**locals(), "policy": "vllm-v1"}
+    _quiet()
+    from engine.validate_command import ValidationSettings, validate
+
+    asked = ValidationSettings(
+        workload=workload,
+        output=output,
+        policies=policies,
+        loads=loads,
+        num_prompts=num_prompts,
+        length_scale=length_scale,
+        burstiness=burstiness,
+        sort=sort,
+        budget=budget,
+    )
+    validate(_settings(given), asked, as_json=json)
+
+
 def _settings(given: dict[str, Any]) -> Any:
     """Return the engine's settings among a command's options."""
     from dataclasses import fields

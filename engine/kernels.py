@@ -11,7 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 from engine import hardware
 from engine.arena import Arena
 from engine.stopwatch import CudaStopwatch, cpu_seconds
-from profiler.kernels import Kernels, Machine, OpShape
+from profiler.kernels import Kernels, Machine, OpShape, Run, Timed
 from traces.errors import InputError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -20,7 +20,6 @@ CPU_CACHES, GPU_CACHES = 2, 8
 MOST_MEMORY = 0.25
 FLUSH_BYTES = 2**30
 EMBEDDING_ROWS = 2**15
-Run = Callable[[], object]
 
 
 class TorchKernels(Kernels):
@@ -58,6 +57,19 @@ class TorchKernels(Kernels):
         """Return the seconds that each of ``repeats`` calls took on the device."""
         with torch.inference_mode():
             return cpu_seconds(run, repeats) if self._stopwatch is None else self._stopwatch.seconds(run, repeats)
+
+    def iterations(self, model: str, shapes: Sequence[OpShape]) -> Timed:
+        """Return what times whole iterations of the engine on ``model`` with random weights.
+
+        Raises
+        ------
+        InputError
+            If there is no such model, or the device has no room for it.
+        """
+        from engine.iterations import engine_iterations
+
+        dtype = str(self._dtype).removeprefix("torch.")
+        return engine_iterations(model, shapes, device=self._device.type, dtype=dtype)
 
     def _cpu(self) -> Machine:
         return Machine(

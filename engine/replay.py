@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from engine import hardware
 from engine.engine import Engine, Iteration
 from engine.prompts import RandomPrompts
+from engine.runner import Runner
 from engine.sampling import SamplingParams
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
@@ -58,7 +59,7 @@ def replay(
         If a request can never be served, or the model's FLOPs cannot be told from its config; nothing is
         written then.
     """
-    deployment = _deployment(engine, choice, model)
+    deployment = deployment_of(engine.runner, [choice], model)
     check_lengths(engine, workload)
     engine.runner.warm_up()
     with RunWriter(folder) as writer:
@@ -118,15 +119,22 @@ def check_lengths(engine: Engine, workload: Workload) -> None:
             raise InputError(str(error), where=f"{workload.name}, request {request + 1}") from error
 
 
-def _deployment(engine: Engine, choice: PolicyChoice, model: str) -> Deployment:
-    layout, memory = engine.runner.cache.layout, engine.runner.memory
+def deployment_of(runner: Runner, choices: Collection[PolicyChoice], model: str) -> Deployment:
+    """Return the deployment that a runner is, for the largest batch that any of ``choices`` may run.
+
+    Raises
+    ------
+    InputError
+        If ``model`` is no preset, folder or ``config.json`` that can be read.
+    """
+    layout, memory = runner.cache.layout, runner.memory
     return Deployment(
         model=model,
-        device=_device(engine.runner.device),
+        device=_device(runner.device),
         block_size=memory.block_size,
         max_model_len=memory.max_model_len,
-        max_num_batched_tokens=choice.settings.most_tokens(memory.max_model_len),
-        max_num_seqs=choice.settings.max_num_seqs,
+        max_num_batched_tokens=max(choice.settings.most_tokens(memory.max_model_len) for choice in choices),
+        max_num_seqs=max(choice.settings.max_num_seqs for choice in choices),
         dtype=str(layout.dtype).removeprefix("torch."),
     )
 

@@ -32,6 +32,8 @@ per op and shape). No row of a profile is faster than the device can be.
 Try: [bold]python -m profiler --output out/my-cpu[/]
 """
 DEFAULT_COMMAND = "measure"
+OPS_SHARE = 0.6
+"""Of the budget, what single ops get; the rest goes to whole iterations."""
 HELP_OPTIONS = ("-h", "--help")
 
 
@@ -77,6 +79,13 @@ def measure_command(
         str | None, typer.Option(help="bfloat16, float16 or float32. Default: what the model is made of.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that compute on a CPU.")] = 1,
+    iterations: Annotated[
+        bool,
+        typer.Option(
+            "--iterations/--ops-only",
+            help="Also time whole iterations of the engine, which cost more than their ops (on one GPU).",
+        ),
+    ] = True,
     tensor_parallel_size: Annotated[
         int, typer.Option("--tensor-parallel-size", "-tp", min=1, help="Time one GPU's share of so many.")
     ] = 1,
@@ -88,7 +97,8 @@ def measure_command(
     """
     from profiler.device import load_device
     from profiler.grid import cpu_grid, design, gpu_grid
-    from profiler.measure import measure
+    from profiler.iteration import design_iterations
+    from profiler.measure import Measurement
     from profiler.profile import profile_folder
 
     layers, target = _model(model, dtype), None if device == "cuda" else load_device(device)
@@ -98,10 +108,16 @@ def measure_command(
         kernels = _kernels("cpu" if target is not None and target.is_cpu else "cuda", layers.dtype, threads)
         machine = kernels.machine()
         grid = cpu_grid(layers) if machine.is_cpu else gpu_grid(layers, machine.memory_bytes)
-        shapes = design(layers, grid, tensor_parallel_size)
+        whole = design_iterations(layers, grid) if iterations and tensor_parallel_size == 1 else []
+        ops_s = budget * (OPS_SHARE if whole else 1)
         with _bar(f"measuring {machine.device_name}") as progress:
-            target = target or _device_called(machine.device_name)
-            profile = measure(kernels, layers, target, shapes, budget_s=budget, progress=progress)
+            measurement = Measurement(kernels, layers, target or _device_called(machine.device_name))
+            shapes = design(layers, grid, tensor_parallel_size)
+            measurement.rounds(kernels, shapes, budget_s=ops_s, progress=progress)
+            if whole:
+                timed = kernels.iterations(model, whole)
+                measurement.rounds(timed, whole, budget_s=budget - ops_s, progress=progress)
+        profile = measurement.profile()
         write(profile)
     _report(folder, profile, as_json)
 

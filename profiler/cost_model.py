@@ -10,6 +10,7 @@ import numpy as np
 from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
+from profiler.engine_fit import EngineFit
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
@@ -41,7 +42,8 @@ class CostModel:
         What runs where.
     fitted
         What was learned about the device; its physics use the deployment's datasheet, so that a fit to
-        another device transfers.
+        another device transfers. Where it knows an engine (:class:`profiler.engine_fit.EngineFit`), that
+        scales the ops and adds its own costs; else a constant overhead is added.
     """
 
     def __init__(self, deployment: Deployment, fitted: FittedDevice) -> None:
@@ -49,12 +51,15 @@ class CostModel:
         self.fitted = fitted
         model = deployment.spec
         self._window = model.sliding_window
-        self._overhead_s = _overhead(deployment, fitted)
         self._layers = deployment.stage_layers
+        engine = fitted.engine or EngineFit(iteration_s=_overhead(deployment, fitted))
+        self._engines = [engine if fitted.engine is None else engine.on(layers) for layers in self._layers]
         most_tokens = max(LEAST_TABLE, deployment.max_num_batched_tokens)
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
-        self._ops = [StageOps(deployment, fitted, stage) for stage in range(len(self._layers))]
+        self._ops = [StageOps(deployment, fitted, stage, each) for stage, each in enumerate(self._engines)]
         self._stages = self._tables(most_tokens, most_outputs)
+        self._prefill_factor = engine.factors["prefill attention"]
+        self._decode_factor = engine.factors["decode attention"]
         self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
@@ -71,8 +76,8 @@ class CostModel:
             seconds = linear_s + communication_s
         attention_s = self._decode_s(batch) if batch.decodes else 0.0
         if batch.chunks:
-            attention_s += self._prefill.time(batch.chunks)
-        seconds += self._layers[stage] * attention_s + self._overhead_s
+            attention_s += self._prefill_s(batch)
+        seconds += self._layers[stage] * attention_s + self._engine_s(batch, stage)
         if tables.head_s and batch.outputs:
             seconds += sum(self._head_s(tables, batch.outputs))
         return seconds
@@ -82,7 +87,7 @@ class CostModel:
         tables, layers = self._stages[stage], self._layers[stage]
         linear_s, communication_s, _ = self._row(stage, batch.prefill_tokens + batch.decodes)
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
-        prefill_s = self._prefill.time(batch.chunks) if batch.chunks else 0.0
+        prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
         parts = (
             linear_s,
@@ -90,7 +95,7 @@ class CostModel:
             layers * decode_s,
             head_s,
             communication_s + gather_s,
-            self._overhead_s,
+            self._engine_s(batch, stage),
         )
         return dict(zip(GROUPS, parts, strict=True))
 
@@ -106,8 +111,12 @@ class CostModel:
         repeats in every layer with the same error, so within one op widths add; different ops and matrices
         are taken to err independently, so between them squares add. The overhead is taken as exact. The band
         belongs to the software the op tables were measured with: the same op on the same GPU differs by up
-        to 25 % between builds.
+        to 25 % between builds. Where whole iterations were measured, those that their fit did not see give
+        the width.
         """
+        if self.fitted.engine is not None:
+            seconds, half = self.iteration_time(batch, stage), self.fitted.engine.band(coverage)
+            return seconds * exp(-half), seconds * exp(half)
         parts = self.breakdown(batch, stage)
         _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
         bands = {name: op.band(coverage) for name, op in self.fitted.ops.items()}
@@ -132,14 +141,18 @@ class CostModel:
         transferred = self.fitted.device != device
         borrowed = {op: source for op, source in self.fitted.borrowed.items() if source != device}
         measured = [op for op in self.fitted.ops if self.fitted.source_of(op) == device]
-        errors = {name: dict(op.errors) for name, op in self.fitted.ops.items()}
+        errors: dict[str, Any] = {name: dict(op.errors) for name, op in self.fitted.ops.items()}
+        engine = self.fitted.engine
+        if engine is not None:
+            errors["iteration"] = {"unseen batches": dict(engine.errors)}
         return {
             "device": device,
             "from": self.fitted.device,
             "transferred": transferred,
             "measured": measured,
             "borrowed": borrowed,
-            "overhead_s": self._overhead_s,
+            "overhead_s": self._engines[0].iteration_s,
+            "engine": None if engine is None else engine.to_json(),
             "errors": errors,
         }
 
@@ -173,12 +186,23 @@ class CostModel:
         rows = np.asarray([float(outputs)])
         return float(self._ops[-1].head(rows)[0]), float(self._ops[-1].gather(rows)[0])
 
+    def _engine_s(self, batch: BatchLike, stage: int) -> float:
+        """Return what the engine adds beside what its tables by tokens hold."""
+        engine = self._engines[stage]
+        return engine.iteration_s + engine.chunk_s * len(batch.chunks) + engine.decode_s * batch.decodes
+
+    def _prefill_s(self, batch: BatchLike) -> float:
+        """Return the seconds of one layer."""
+        return self._prefill_factor * self._prefill.time(batch.chunks)
+
     def _decode_s(self, batch: BatchLike) -> float:
+        """Return the seconds of one layer."""
         window = self._window
         longest = batch.decode_context_max
         if window is None:
-            return self._decode.time(batch.decodes, batch.decode_context_sum, longest)
-        return self._decode.time(batch.decodes, decode_tokens_read(batch, window), min(longest, window))
+            return self._decode_factor * self._decode.time(batch.decodes, batch.decode_context_sum, longest)
+        read = decode_tokens_read(batch, window)
+        return self._decode_factor * self._decode.time(batch.decodes, read, min(longest, window))
 
     def _send_terms(self) -> tuple[float, float]:
         """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""

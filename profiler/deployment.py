@@ -28,7 +28,7 @@ class Deployment:
     ----------
     model, device
         Names of presets, or paths of files as :func:`profiler.model.load_model` and
-        :func:`profiler.device.load_device` take them.
+        :func:`profiler.device.load_device` take them; or, not from a file, a model itself.
     tensor_parallel_size
         GPUs that share each layer, all of one node.
     pipeline_parallel_size
@@ -48,7 +48,7 @@ class Deployment:
         Of weights, activations and KV; None: the model's.
     """
 
-    model: str
+    model: str | Model
     device: str
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
@@ -94,7 +94,7 @@ class Deployment:
     @cached_property
     def spec(self) -> Model:
         """The model, in the deployment's type."""
-        model = load_model(self.model)
+        model = self.model if isinstance(self.model, Model) else load_model(self.model)
         return model if self.dtype is None else replace(model, dtype=self.dtype)
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from profiler.errors import bands, errors
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
 from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
@@ -29,7 +30,6 @@ FEWEST_ROWS = 8
 HELD_OUT_SHARE = 0.2
 MOST_FOLDS = 3
 MANY_GROUPS = 40
-COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 FEW_SHAPES = 64
 LEAST_HELP = 0.9
 SMALLEST_LAYER = 2**20
@@ -101,9 +101,9 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     if op.axis is not None:
         kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)
     kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
-    errors = {kind: _errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
-    bands = {kind: _bands(measured, predicted) for kind, (measured, predicted) in kinds.items()}
-    return replace(fitted, rows=len(time_s), errors=errors, bands=bands)
+    misses_of = {kind: errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
+    widths_of = {kind: bands(measured, predicted) for kind, (measured, predicted) in kinds.items()}
+    return replace(fitted, rows=len(time_s), errors=misses_of, bands=widths_of)
 
 
 def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:
@@ -207,21 +207,6 @@ def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual
 
 def _take(shape: Shape, rows: Any) -> dict[str, Any]:
     return {key: values[rows] for key, values in shape.items()}
-
-
-def _errors(measured: Floats, predicted: Floats) -> dict[str, float]:
-    share = np.abs(predicted / measured - 1)
-    values = {
-        "median": float(np.median(share)),
-        "p90": float(np.quantile(share, 0.9)),
-        "time_weighted": float(np.abs(predicted - measured).sum() / measured.sum()),
-    }
-    return {"rows": len(measured), **{key: float(f"{value:.4g}") for key, value in values.items()}}
-
-
-def _bands(measured: Floats, predicted: Floats) -> dict[str, float]:
-    miss = np.abs(np.log(measured / predicted))
-    return {str(share): float(f"{np.quantile(miss, share):.4g}") for share in COVERAGES}
 
 
 def _origin(profile: Profile) -> Mapping[str, Any]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from profiler.fitted import FittedDevice
 
+UNSEEN = "unseen batches"
+
 
 def fit_command(
     profile: Annotated[Path, typer.Argument(help="Profile folder: profile.json and ops.parquet.")],
@@ -34,15 +36,15 @@ def fit_command(
     from rich.console import Console
 
     from profiler.device import load_device
-    from profiler.fit import fit
     from profiler.profile import read_profile
     from profiler.profile_check import device_of
+    from profiler.refit import fit_profile
 
     read = read_profile(profile)
     hardware = device_of(read, None if device is None else load_device(device))
     console = Console(stderr=True)
     with console.status("reading") as status:
-        fitted = fit(read, hardware, progress=lambda op: status.update(f"fitting {op}"))
+        fitted = fit_profile(read, hardware, progress=lambda op: status.update(f"fitting {op}"))
     if output is not None:
         fitted.save(output)
     if as_json:
@@ -55,7 +57,10 @@ def fit_command(
 
 def errors_of(fitted: FittedDevice) -> dict[str, Any]:
     """Return rows and held-out errors by op."""
-    return {name: {"rows": op.rows, **op.errors} for name, op in fitted.ops.items()}
+    found = {name: {"rows": op.rows, **op.errors} for name, op in fitted.ops.items()}
+    if fitted.engine is not None:
+        found["iteration"] = {"rows": fitted.engine.rows, UNSEEN: fitted.engine.errors}
+    return found
 
 
 def errors_table(fitted: FittedDevice) -> Table:
@@ -67,6 +72,8 @@ def errors_table(fitted: FittedDevice) -> Table:
             table.add_row(name, f"{op.rows:,}", "-", "-", "-", "-")
         for kind, errors in op.errors.items():
             table.add_row(f"{name}, {kind}", f"{op.rows:,}", *_cells(errors))
+    if (engine := fitted.engine) is not None:
+        table.add_row(f"iteration, {UNSEEN}", f"{engine.rows:,}", *_cells(engine.errors))
     return table
 
 
@@ -85,7 +92,7 @@ def _notes(read: Any, fitted: FittedDevice, output: Path | None) -> list[str]:
     for op, count in zip(ops, counts, strict=True):
         if str(op) == "mixed_attention":
             notes.append(f"not used: {count} rows of mixed_attention (the two kinds are launched apart)")
-        elif str(op) not in fitted.ops and str(op) != "overhead":
+        elif str(op) not in (*fitted.ops, "overhead", "iteration" if fitted.engine is not None else ""):
             why = "too few" if trusted(read, str(op)) else "more rows of it beat the roofline"
             notes.append(f"not used: {count} rows of {op} ({why})")
     refused = {reason: count for reason, count in read.meta.get("refused", {}).items() if count}

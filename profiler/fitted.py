@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from profiler.engine_fit import EngineFit
 from profiler.op import OPS, Shape
 from profiler.residual import LARGEST_CORRECTION, Curves, Residual, residual_from_json
 from profiler.tile import Floats
@@ -126,6 +127,9 @@ class FittedDevice:
     overhead_s
         Seconds of the engine beside its kernels, where the profile measured them: charged once a stage and
         iteration.
+    engine
+        What the engine's iterations cost beyond their ops, where the profile measured whole ones; it counts in
+        place of ``overhead_s``.
     """
 
     device: str
@@ -133,12 +137,14 @@ class FittedDevice:
     ops: Mapping[str, FittedOp]
     borrowed: Mapping[str, str] = field(default_factory=dict)
     overhead_s: float | None = None
+    engine: EngineFit | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
         ops = {name: op.to_json() for name, op in self.ops.items()}
         header = {"schema_version": SCHEMA_VERSION, "device": self.device, "origin": self.origin}
-        return {**header, "borrowed": dict(self.borrowed), "overhead_s": self.overhead_s, "ops": ops}
+        engine = {} if self.engine is None else {"engine": self.engine.to_json()}
+        return {**header, "borrowed": dict(self.borrowed), "overhead_s": self.overhead_s, **engine, "ops": ops}
 
     @staticmethod
     def from_json(document: Mapping[str, Any], *, where: str | PathLike[str]) -> FittedDevice:
@@ -155,7 +161,8 @@ class FittedDevice:
         try:
             ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
             keys = ("device", "origin", "borrowed", "overhead_s")
-            return FittedDevice(ops=ops, **{key: document[key] for key in keys})
+            engine = EngineFit.from_json(document.get("engine"))
+            return FittedDevice(ops=ops, engine=engine, **{key: document[key] for key in keys})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a fitted device: {error}", where=where, expected="a file that `profiler fit` wrote"

@@ -26,6 +26,9 @@ class Grid:
         kernel that works in tiles starts another one.
     kv_tokens
         The most tokens of KV that one call of decode attention may read.
+    dense
+        Up to so many tokens, matrix products are measured at every count: a CPU's small products have a time
+        of their own at each.
     """
 
     tokens: int
@@ -33,12 +36,13 @@ class Grid:
     context: int
     edge: int
     kv_tokens: int
+    dense: int = 1
 
 
 def cpu_grid(model: Model) -> Grid:
     """Return the grid for one CPU: as far as it gets in a minute."""
     context = min(model.max_position, 2048)
-    return Grid(tokens=1024, sequences=32, context=context, edge=64, kv_tokens=16 * context)
+    return Grid(tokens=1024, sequences=32, context=context, edge=64, kv_tokens=16 * context, dense=16)
 
 
 def gpu_grid(model: Model, memory_bytes: int) -> Grid:
@@ -58,7 +62,7 @@ def token_counts(grid: Grid) -> list[int]:
 
     The steps are ``edge`` up to 8 tiles, twice that up to 16, and so on.
     """
-    counts = {count for count in SMALL if count < grid.edge}
+    counts = {count for count in (*range(1, grid.dense + 1), *SMALL) if count < grid.edge}
     step, edge = grid.edge, grid.edge
     while edge <= grid.tokens:
         counts |= {edge, edge + 1}
@@ -88,7 +92,7 @@ def _gemms(model: Model, grid: Grid, tp: int) -> Iterator[OpShape]:
         for kind, n, k in model.linears(tp):
             yield OpShape(op="gemm", kind=kind, m=tokens, n=n, k=k)
     head = model.head_linear(tp)
-    for tokens in _sequences(grid):
+    for tokens in sorted({*_sequences(grid), *range(1, grid.dense + 1)}):
         yield OpShape(op="gemm", kind=head.kind, m=tokens, n=head.n, k=head.k)
 
 

@@ -25,6 +25,8 @@ class OpShape:
     heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    decodes: int = 0
+    decode_context: int = 0
     size_bytes: int = 0
 
     @property
@@ -58,7 +60,22 @@ class Machine:
     memory_bytes: int
 
 
-class Kernels(Protocol):
+Run = Callable[[], object]
+
+
+class Timed(Protocol):
+    """Something of an engine that can be run and timed."""
+
+    def prepare(self, shape: OpShape) -> Run:
+        """Return a call that runs ``shape`` once."""
+        ...
+
+    def seconds(self, run: Run, repeats: int) -> Sequence[float]:
+        """Return the seconds that each of ``repeats`` calls took."""
+        ...
+
+
+class Kernels(Timed, Protocol):
     """The kernels of an engine, one at a time, on one device.
 
     Made as ``Kernels(accelerator=..., dtype=..., threads=...)``: ``cpu`` or ``cuda``, an element type of a
@@ -76,7 +93,7 @@ class Kernels(Protocol):
         """Return what the kernels run on, with clock rates of this moment."""
         ...
 
-    def prepare(self, shape: OpShape) -> Callable[[], object]:
+    def prepare(self, shape: OpShape) -> Run:
         """Return a call that runs one op once, each time on weights and KV that no cache holds.
 
         Besides the ops of a profile there are two to find the ceilings: ``copy`` and ``read`` of
@@ -84,6 +101,23 @@ class Kernels(Protocol):
         """
         ...
 
-    def seconds(self, run: Callable[[], object], repeats: int) -> Sequence[float]:
+    def seconds(self, run: Run, repeats: int) -> Sequence[float]:
         """Return the seconds that each of ``repeats`` calls took on the device."""
+        ...
+
+    def iterations(self, model: str, shapes: Sequence[OpShape]) -> Timed:
+        """Return what times whole iterations of the engine on a model with random weights.
+
+        Parameters
+        ----------
+        model
+            A preset, or the path of a folder or ``config.json``.
+        shapes
+            The iterations to come; the largest decides how large the KV cache is.
+
+        Raises
+        ------
+        InputError
+            If the device has no room for the model.
+        """
         ...

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from profiler.device import Device
-from profiler.kernels import Kernels, Machine, OpShape
+from profiler.iteration import OP as ITERATION
+from profiler.kernels import Kernels, Machine, OpShape, Timed
 from profiler.lint import Roofline, lint, reached
 from profiler.model import Model
 from profiler.profile import Meta, Profile, ops_table
@@ -50,6 +51,115 @@ class Samples:
         return float(high - low) / 2
 
 
+class Measurement:
+    """A machine under measurement: samples pile up, round after round, until they are asked for as a profile.
+
+    Parameters
+    ----------
+    kernels
+        What runs there.
+    model
+        Whose shapes are measured.
+    device
+        The preset that the machine is an instance of. For a CPU its figures are defaults, and the rates found
+        here replace them (``meta["ceilings"]``).
+    """
+
+    def __init__(self, kernels: Kernels, model: Model, device: Device) -> None:
+        self._kernels, self._model, self._device = kernels, model, device
+        self._before = kernels.machine()
+        self._ceilings = _ceilings(kernels, self._before)
+        self._samples: dict[OpShape, Samples] = {}
+        self._asked: dict[OpShape, None] = {}
+        self._rng = np.random.default_rng(0)
+
+    def rounds(
+        self, timed: Timed, shapes: Sequence[OpShape], *, budget_s: float, progress: Progress = lambda *_: None
+    ) -> dict[OpShape, list[float]]:
+        """Time ``shapes`` for about ``budget_s`` seconds, and return what was added to the samples.
+
+        The first round begins with the shortest ops, and shapes that the time did not suffice for are counted
+        in ``meta["refused"]``. Every other round goes through all shapes in another order, so that a machine
+        that slows down for a while spoils a sample of many shapes and not the median of a few.
+
+        Raises
+        ------
+        InputError
+            If there is no budget.
+        """
+        if not budget_s > 0:
+            raise InputError(f"{budget_s} seconds", where="--budget", expected="more than 0")
+        end = time.perf_counter() + budget_s
+        added: dict[OpShape, list[float]] = {}
+        order = self._order(shapes)
+        while True:
+            for shape in order:
+                added.setdefault(shape, []).extend(self._sample(timed, shape))
+                left = end - time.perf_counter()
+                progress(min(1.0, 1 - left / budget_s), f"{shape.op} {shape.kind}")
+                if left <= 0:
+                    return added
+            order = self._order(shapes)
+
+    def _order(self, shapes: Sequence[OpShape]) -> Sequence[OpShape]:
+        self._asked.update(dict.fromkeys(shapes))
+        if any(shape not in self._samples for shape in shapes):
+            return sorted(shapes, key=lambda shape: (shape.flops, shape.size_bytes, shape.m))
+        return [shapes[index] for index in self._rng.permutation(len(shapes))]
+
+    def _sample(self, timed: Timed, shape: OpShape) -> list[float]:
+        run = timed.prepare(shape)
+        known = self._samples.setdefault(shape, Samples())
+        if shape.op == ITERATION:
+            repeats = 1
+        else:
+            timed.seconds(run, 1)
+            repeats = FIRST_REPEATS
+            if known.seconds:
+                repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
+        taken = list(timed.seconds(run, repeats))
+        known.seconds.extend(taken)
+        return taken
+
+    def median_s(self, shape: OpShape) -> float:
+        """Return the median of all samples of a shape so far."""
+        return self._samples[shape].median_s
+
+    def profile(self) -> Profile:
+        """Return the medians of all samples so far as a linted profile.
+
+        Raises
+        ------
+        InputError
+            If most rows beat the datasheet of the device.
+        """
+        before, after = self._before, self._kernels.machine()
+        table = _table(self._samples, self._model.dtype)
+        roofline = _roofline(self._device, before, self._ceilings, table)
+        kept, refused = lint(table, roofline)
+        if sum(refused.values()) > kept.num_rows:
+            what = f"{before.device_name} is faster than a {self._device.title} can be"
+            raise InputError(what, where="--device", expected="the device that is measured")
+        whole = any(shape.op == ITERATION for shape in self._samples)
+        how = "single kernels, weights and KV not in cache" + (", and whole iterations" if whole else "")
+        meta = Meta(
+            device=self._device.name,
+            device_name=before.device_name,
+            model=self._model.name,
+            sizes=asdict(self._model) if whole else {},
+            dtype=self._model.dtype,
+            driver=before.driver,
+            clocks=_clocks(before, after),
+            versions=before.versions,
+            timed_by=f"{how}, {before.threads} thread(s), median of rounds",
+            source="measured here",
+            rows=kept.num_rows,
+            refused=refused | _unmeasured(self._asked, self._samples),
+            ceilings={**asdict(roofline), "memory_bytes": before.memory_bytes, **self._ceilings},
+        )
+        return Profile(asdict(meta), kept)
+
+
 def measure(
     kernels: Kernels,
     model: Model,
@@ -59,50 +169,10 @@ def measure(
     budget_s: float,
     progress: Progress,
 ) -> Profile:
-    """Time ``shapes`` for about ``budget_s`` seconds and return a linted profile.
-
-    The first round begins with the shortest ops; shapes that the time did not suffice for are counted in
-    ``meta["refused"]``. Every other round goes through all shapes in another order, so that a machine that slows
-    down for a while spoils a sample of many shapes and not the median of a few.
-
-    Parameters
-    ----------
-    device
-        The preset that the machine is an instance of. For a CPU its figures are defaults, and the rates found
-        here replace them (``meta["ceilings"]``).
-
-    Raises
-    ------
-    InputError
-        If there is no budget, or most rows beat the datasheet of ``device``.
-    """
-    if not budget_s > 0:
-        raise InputError(f"{budget_s} seconds", where="--budget", expected="more than 0")
-    start = time.perf_counter()
-    before = kernels.machine()
-    measured = _ceilings(kernels, before)
-    samples = _rounds(kernels, shapes, start + budget_s, budget_s, progress)
-    table = _table(samples, model.dtype)
-    roofline = _roofline(device, before, measured, table)
-    kept, refused = lint(table, roofline)
-    if sum(refused.values()) > kept.num_rows:
-        what = f"{before.device_name} is faster than a {device.title} can be"
-        raise InputError(what, where="--device", expected="the device that is measured")
-    meta = Meta(
-        device=device.name,
-        device_name=before.device_name,
-        model=model.name,
-        dtype=model.dtype,
-        driver=before.driver,
-        clocks=_clocks(before, kernels.machine()),
-        versions=before.versions,
-        timed_by=f"single kernels, weights and KV not in cache, {before.threads} thread(s), median of rounds",
-        source="measured here",
-        rows=kept.num_rows,
-        refused=refused | _unmeasured(shapes, samples),
-        ceilings={**asdict(roofline), "memory_bytes": before.memory_bytes, **measured},
-    )
-    return Profile(asdict(meta), kept)
+    """Time single ops for about ``budget_s`` seconds and return a linted profile (see :class:`Measurement`)."""
+    measurement = Measurement(kernels, model, device)
+    measurement.rounds(kernels, shapes, budget_s=budget_s, progress=progress)
+    return measurement.profile()
 
 
 def _clocks(before: Machine, after: Machine) -> str:
@@ -124,32 +194,6 @@ def _ceilings(kernels: Kernels, machine: Machine) -> dict[str, float]:
 
 def _fastest_s(kernels: Kernels, shape: OpShape) -> float:
     return min(kernels.seconds(kernels.prepare(shape), CEILING_REPEATS))
-
-
-def _rounds(
-    kernels: Kernels, shapes: Sequence[OpShape], end: float, budget_s: float, progress: Progress
-) -> dict[OpShape, Samples]:
-    samples: dict[OpShape, Samples] = {}
-    rng = np.random.default_rng(0)
-    order = sorted(shapes, key=lambda shape: (shape.flops, shape.size_bytes))
-    while True:
-        for shape in order:
-            _sample(kernels, shape, samples)
-            left = end - time.perf_counter()
-            progress(min(1.0, 1 - left / budget_s), f"{shape.op} {shape.kind}")
-            if left <= 0:
-                return samples
-        order = [shapes[index] for index in rng.permutation(len(shapes))]
-
-
-def _sample(kernels: Kernels, shape: OpShape, samples: dict[OpShape, Samples]) -> None:
-    run = kernels.prepare(shape)
-    kernels.seconds(run, 1)
-    known = samples.setdefault(shape, Samples())
-    repeats = FIRST_REPEATS
-    if known.seconds:
-        repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
-    known.seconds.extend(kernels.seconds(run, repeats))
 
 
 def _table(samples: Mapping[OpShape, Samples], dtype: str) -> pa.Table:
@@ -180,6 +224,6 @@ def _roofline(device: Device, machine: Machine, measured: Mapping[str, float], t
     )
 
 
-def _unmeasured(shapes: Sequence[OpShape], samples: Mapping[OpShape, Samples]) -> dict[str, int]:
+def _unmeasured(shapes: Iterable[OpShape], samples: Mapping[OpShape, Samples]) -> dict[str, int]:
     left = Counter(shape.op for shape in shapes if shape not in samples)
     return {f"{op}: the budget ended before": count for op, count in sorted(left.items())}

@@ -31,6 +31,7 @@ OPS = (
     "all_reduce",
     "send",
     "overhead",
+    "iteration",
 )
 TEXT_COLUMNS = ("op", "kind", "dtype")
 SHAPE_COLUMNS = (
@@ -61,8 +62,9 @@ class Meta:
     ----------
     device, device_name
         The device preset, and the device as its driver calls it.
-    model
-        The model preset whose shapes were measured; None for a general grid.
+    model, sizes
+        The model whose shapes were measured, None for a general grid; the fields of its
+        :class:`profiler.model.Model`, where whole iterations of it were measured.
     driver, clocks, versions
         What the measurements depend on beside the device: driver, clock rates, library versions.
     timed_by, source
@@ -80,6 +82,7 @@ class Meta:
     device: str
     device_name: str
     model: str | None = None
+    sizes: dict[str, Any] = field(default_factory=dict)
     dtype: str
     driver: str = ""
     clocks: str = ""

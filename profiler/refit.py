@@ -5,18 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from profiler.cost_model import CostModel
+from profiler.deployment import Deployment
+from profiler.engine_fit import FEWEST_ROWS as FEWEST_ITERATIONS
+from profiler.engine_fit import fit_engine
 from profiler.fitted import SCHEMA_VERSION, FittedDevice
+from profiler.iteration import OP as ITERATION
+from profiler.iteration import DesignedBatch, shapes_of
+from profiler.model import Model
 from profiler.op import GEMM
 from profiler.profile import META_FILE, OPS_FILE, read_profile
 from profiler.profile_check import device_of
 from profiler.transfer import complete
 from traces.errors import InputError
+from traces.settings import from_mapping
 
 if TYPE_CHECKING:
     from profiler.device import Device
@@ -39,19 +50,43 @@ def fit_cached(path: str | PathLike[str], device: Device) -> FittedDevice:
     InputError
         If the profile is broken, refused by the roofline, measures another device, or holds too few GEMM rows.
     """
-    from profiler.fit import FEWEST_ROWS, fit
+    from profiler.fit import FEWEST_ROWS
 
     profile = read_profile(path)
     hardware = hardware_of(profile, device, where=path)
     remembered = cache_folder() / f"{_content_hash(Path(path), hardware)}.json"
     if remembered.is_file():
         return complete(FittedDevice.load(remembered), hardware)
-    fitted = fit(profile, hardware).through_json()
+    fitted = fit_profile(profile, hardware).through_json()
     if GEMM.name not in fitted.ops:
         wish = f"at least {FEWEST_ROWS} sound rows of {GEMM.name}: most of an iteration"
         raise InputError("too few rows of matrix products", where=path, expected=wish)
     _remember(fitted, remembered)
     return complete(fitted, hardware)
+
+
+def fit_profile(profile: Profile, hardware: Device, progress: Callable[[str], None] | None = None) -> FittedDevice:
+    """Return the fit of every op of ``profile`` (:func:`profiler.fit.fit`), and of the engine's iterations if it has
+    enough of them.
+
+    Raises
+    ------
+    InputError
+        If no op has enough rows, or the model of the iterations is not said in full.
+    """
+    from profiler.fit import fit
+
+    fitted = fit(profile, hardware, progress)
+    rows = [row for row in profile.table.to_pylist() if row["op"] == ITERATION]
+    if len(rows) < FEWEST_ITERATIONS:
+        return fitted
+    model = from_mapping(Model, profile.meta["sizes"], where="profile.json, sizes")
+    placed = Deployment(model=replace(model, dtype=profile.meta["dtype"]), device=hardware.name).on(hardware)
+    cost_model = CostModel(placed, complete(fitted, hardware))
+    batches = [DesignedBatch(shape) for shape in shapes_of(rows)]
+    parts = [cost_model.breakdown(batch) for batch in batches]
+    time_s = np.asarray([row["time_s"] for row in rows])
+    return replace(fitted, engine=fit_engine(parts, batches, time_s, model.layers))
 
 
 def hardware_of(profile: Profile, device: Device, *, where: str | PathLike[str]) -> Device:

@@ -36,7 +36,16 @@ def _provenance(known: Mapping[str, Any]) -> str:
         line = f"measured on {known['device']}"
     others = ", ".join(f"{op} from {source}" for op, source in known["borrowed"].items())
     line += f"; borrowed: {others}" if others else ""
-    return f"{line}; {known['overhead_s'] * 1e3:.2f} ms a stage beside kernels"
+    return f"{line}; {_beside_kernels(known)}"
+
+
+def _beside_kernels(known: Mapping[str, Any]) -> str:
+    engine = known["engine"]
+    if engine is None:
+        return f"{known['overhead_s'] * 1e3:.2f} ms a stage beside kernels"
+    factors = ", ".join(f"{group} x{factor:.2f}" for group, factor in engine["factors"].items())
+    costs = ", ".join(f"{engine[f'{name}_s'] * 1e6:,.0f} us a {name}" for name in ("chunk", "decode", "token"))
+    return f"{engine['rows']} whole iterations: {factors}; {engine['iteration_s'] * 1e3:.2f} ms each, {costs}"
 
 
 def _sources(origin: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from profiler.tile import Floats
 
 if TYPE_CHECKING:
     from profiler.deployment import Deployment
+    from profiler.engine_fit import EngineFit
     from profiler.fitted import FittedDevice, FittedOp
 
 
@@ -51,9 +52,10 @@ class StageTables:
 class StageOps:
     """Computes what :class:`StageTables` holds."""
 
-    def __init__(self, deployment: Deployment, fitted: FittedDevice, stage: int) -> None:
+    def __init__(self, deployment: Deployment, fitted: FittedDevice, stage: int, engine: EngineFit) -> None:
         self._deployment = deployment
         self._fitted = fitted
+        self._engine = engine
         self._device = deployment.hardware
         self._stage = stage
 
@@ -71,11 +73,12 @@ class StageOps:
         )
 
     def linear_parts(self, tokens: Floats) -> list[Floats]:
-        """Return the seconds of each matrix and of all elementwise ops, [tokens] each."""
+        """Return the seconds of each matrix, of all elementwise ops and what the engine adds, [tokens] each."""
         matrices = layer_matrices(self._deployment, self._stage)
         parts = [matrix.count * self.matrix(matrix, tokens) for matrix in matrices]
         parts.append(self.sweeps(layer_sweeps(self._deployment, self._stage), tokens))
-        return parts
+        factor = self._engine.factors["linear"]
+        return [*(factor * part for part in parts), self._engine.token_s * tokens]
 
     def communication(self, tokens: Floats) -> Floats:
         """Return the seconds of the stage's all-reduces, [tokens]."""
@@ -86,7 +89,7 @@ class StageOps:
     def head(self, outputs: Floats) -> Floats:
         """Return the seconds of the head's matrix and of sampling, [outputs]."""
         matrix_s = self.matrix(head_matrix(self._deployment), outputs)
-        return matrix_s + self.sweeps([sampler_sweep(self._deployment)], outputs)
+        return self._engine.factors["head"] * (matrix_s + self.sweeps([sampler_sweep(self._deployment)], outputs))
 
     def gather(self, outputs: Floats) -> Floats:
         """Return the seconds of gathering the logits: it moves half of what an all-reduce of them would."""

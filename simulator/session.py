@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from policies.catalog import PolicyChoice
+from policies.selection import parse_policies
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
-from simulator.scenario import build_scenario, parse_policies
+from simulator.scenario import build_scenario
 from simulator.simulation import Scenario
 from traces.errors import InputError
 from traces.files import whole_folder, write_json

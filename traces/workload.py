@@ -136,3 +136,15 @@ class Workload:
         if not 0 < factor < math.inf:
             raise InputError(f"rate factor {factor}", expected="a number > 0")
         return replace(self, arrival_s=self.arrival_s / factor)
+
+    def shortened(self, factor: float) -> Workload:
+        """Return requests of ``factor`` times the lengths, at least a token each, for a model of short contexts."""
+        if not 0 < factor <= 1:
+            raise InputError(f"length factor {factor}", expected="a number in (0, 1]")
+        if factor != 1 and self.hash_ids is not None:
+            raise InputError("the hashed blocks of prompts cannot be shortened", where=self.name, expected="factor 1")
+        prompts, outputs = (
+            np.maximum(np.rint(tokens * factor), 1).astype(np.int64)
+            for tokens in (self.prompt_tokens, self.output_tokens)
+        )
+        return replace(self, prompt_tokens=prompts, output_tokens=outputs)

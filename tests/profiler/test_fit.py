@@ -12,6 +12,7 @@ import pytest
 
 from profiler import gemm
 from profiler.device import load_device
+from profiler.engine_fit import EngineFit
 from profiler.fit import fit, rows_of, trusted
 from profiler.fitted import FittedDevice
 from profiler.importers import import_tables
@@ -132,11 +133,11 @@ def test_a_table_of_a_real_engine(data: Path) -> None:
 
 def test_json_keeps_every_field() -> None:
     fitted = load_shipped("h100")
-    full = replace(fitted, overhead_s=1.2345e-4)
+    full = replace(fitted, overhead_s=1.2345e-4, engine=EngineFit(iteration_s=1e-3, bands={"0.9": 0.1}))
     default = FittedDevice(device="", origin={}, ops={})
     for name in (each.name for each in fields(FittedDevice)):
         assert getattr(full, name) != getattr(default, name), f"{name} is its default: the trip would not show its loss"
     again = FittedDevice.from_json(json.loads(json.dumps(full.to_json())), where="memory")
     assert again.to_json() == full.to_json()
-    for name in ("device", "origin", "borrowed", "overhead_s"):
+    for name in ("device", "origin", "borrowed", "overhead_s", "engine"):
         assert getattr(again, name) == getattr(full, name)
