@@ -1,0 +1,215 @@
+"""Simulates what the engine measured, audits it, and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simpy
+
+from policies.blocks import KVMemory
+from policies.catalog import PolicyChoice
+from profiler.cost_model import CostModel, load_cost_model
+from profiler.deployment import Deployment
+from simulator.arrivals import Arrivals
+from simulator.replica import Replica
+from simulator.simulation import Scenario, simulate
+from simulator.validation.audit import audit, write_audit
+from simulator.validation.judgement import Trial, judged
+from simulator.validation.validation import Validation
+from traces.errors import InputError
+from traces.files import write_json
+from traces.run_log import describe_workload
+from traces.run_record import RunRecord, read_run
+from traces.workload import Workload
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MARKER, REPORT = "validation.json", "report.html"
+MEASURED, SIMULATED, AUDIT = "measured", "simulated", "audit"
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is under way, how many cases are done, and how many there are."""
+
+
+class Judge:
+    """Judges the simulator by what the engine measured.
+
+    Parameters
+    ----------
+    deployment, memory
+        What engine and simulator share. One pipeline stage: the engine's run records have one.
+    profile
+        A profile folder measured on this machine; None for the coefficients that ship with the package.
+    seed
+        Of the simulations.
+    cost_model
+        Instead of the one that is fitted to ``profile``.
+
+    Raises
+    ------
+    InputError
+        If the profile is broken or measures another device.
+    """
+
+    def __init__(
+        self,
+        *,
+        deployment: Deployment,
+        memory: KVMemory,
+        profile: Path | None,
+        seed: int,
+        cost_model: CostModel | None = None,
+    ) -> None:
+        if deployment.pipeline_parallel_size != 1:
+            raise ValueError(f"{deployment.pipeline_parallel_size} pipeline stages; expected 1")
+        self._deployment, self._memory, self._seed = deployment, memory, seed
+        self._cost_model = load_cost_model(deployment, profile=profile) if cost_model is None else cost_model
+
+    def saturation(self, workload: Workload, choices: Mapping[str, PolicyChoice]) -> dict[str, float]:
+        """Return the requests/s that each policy finishes when all requests of ``workload`` are there at once.
+
+        That is the highest rate it can sustain on this mix of lengths, a little too low: at the end the last
+        sequences decode in ever smaller batches, so that the rate falls short by up to the time of the longest
+        output over the whole time. More requests make that smaller.
+        """
+        at_once = replace(workload, arrival_s=np.zeros(len(workload)))
+        return {label: len(workload) / self._makespan_s(at_once, choice) for label, choice in choices.items()}
+
+    def _makespan_s(self, workload: Workload, choice: PolicyChoice) -> float:
+        env = simpy.Environment()
+        arrivals = Arrivals(workload, self._memory.block_size)
+        Replica(env, choice.build(self._memory), self._cost_model, arrivals, lambda _flight, _done: None)
+        env.run()
+        return float(env.now)
+
+    def judge(
+        self,
+        folder: Path,
+        workloads: Mapping[str, Workload],
+        choices: Mapping[str, PolicyChoice],
+        *,
+        drift: Mapping[tuple[str, str], float] | None = None,
+        command: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> Validation:
+        """Simulate and audit every measured run of ``folder``, and say how well they agree.
+
+        Reads ``measured/LOAD/POLICY`` and measures nothing, so that it can be done again at any time. Writes
+        ``simulated/LOAD/POLICY``, ``audit/LOAD/POLICY.parquet``, ``report.html`` and, last, ``validation.json``.
+
+        Parameters
+        ----------
+        workloads
+            What was served, by load. They are shown and judged in order of their rates, the lowest first.
+        choices
+            Under which policies, by label.
+        drift
+            (load, policy) -> how much slower (+) the machine was around that replay than in the median of its
+            profile, as a share. Printed beside the errors, used for nothing else.
+        command
+            The command line that makes the folder again, to show in the report.
+
+        Raises
+        ------
+        InputError
+            If a measured run is missing, broken, or of another workload, policy or KV memory; nothing is written
+            then.
+        """
+        from simulator.validation.report import write_report
+
+        if not workloads or not choices:
+            raise ValueError("a validation needs at least one load and one policy")
+        workloads = dict(sorted(workloads.items(), key=lambda item: item[1].rate_per_s))
+        measured = self._measured(folder, workloads, choices)
+        trials = list(self._trials(folder, measured, workloads, choices, on_progress))
+        validation = judged(trials, drift or {}, self._provenance(trials, workloads, choices, command))
+        write_report(folder / REPORT, validation, trials)
+        write_json(folder / MARKER, validation.as_dict())
+        return validation
+
+    def show(self, validation: Validation, *, console: Console) -> None:
+        """Print the tables, and under them what holds and what falls short, in words."""
+        from simulator.validation.table import print_validation
+
+        print_validation(validation, console)
+
+    def _measured(
+        self, folder: Path, workloads: Mapping[str, Workload], choices: Mapping[str, PolicyChoice]
+    ) -> dict[tuple[str, str], RunRecord]:
+        found = {}
+        for load, workload in workloads.items():
+            for label, choice in choices.items():
+                path = folder / MEASURED / load / label
+                found[load, label] = read_run(path)
+                self._check(found[load, label], workload, choice, path)
+        return found
+
+    def _check(self, run: RunRecord, workload: Workload, choice: PolicyChoice, path: Path) -> None:
+        """Refuse a run that is not what is to be simulated."""
+        requests, meta = run.requests, run.meta
+        columns = ("arrival_s", "prompt_tokens", "output_tokens")
+        if not all(np.array_equal(getattr(requests, name), getattr(workload, name)) for name in columns):
+            raise InputError("served other requests", where=path, expected=f"those of {workload.name}")
+        if meta.policy != {"name": choice.name, **asdict(choice.settings)}:
+            raise InputError(f"ran under {meta.policy}", where=path, expected=f"{choice.as_dict()}")
+        if (meta.kv_blocks, meta.block_size) != (self._memory.blocks, self._memory.block_size):
+            what = f"had {meta.kv_blocks} KV blocks of {meta.block_size}"
+            raise InputError(what, where=path, expected=f"{self._memory.blocks} of {self._memory.block_size}")
+        if (meta.stages, meta.replicas) != (1, 1):
+            raise InputError(f"has {meta.stages} stages, {meta.replicas} replicas", where=path, expected="one of each")
+
+    def _trials(
+        self,
+        folder: Path,
+        measured: Mapping[tuple[str, str], RunRecord],
+        workloads: Mapping[str, Workload],
+        choices: Mapping[str, PolicyChoice],
+        on_progress: OnProgress | None,
+    ) -> Iterator[Trial]:
+        for done, ((load, label), run) in enumerate(measured.items()):
+            if on_progress is not None:
+                on_progress(f"simulating {label}, {load}", done, len(measured))
+            yield self._trial(folder, load, label, run, workloads[load], choices[label])
+        if on_progress is not None:
+            on_progress("judging", len(measured), len(measured))
+
+    def _trial(
+        self, folder: Path, load: str, label: str, run: RunRecord, workload: Workload, choice: PolicyChoice
+    ) -> Trial:
+        scenario = Scenario(
+            workload=workload,
+            deployment=self._deployment,
+            cost_model=self._cost_model,
+            memory=self._memory,
+            seed=self._seed,
+        )
+        simulate(scenario, choice, folder / SIMULATED / load / label)
+        columns = audit(run.iterations, workload, choice, self._memory, self._cost_model)
+        write_audit(folder / AUDIT / load / f"{label}.parquet", columns)
+        simulated = read_run(folder / SIMULATED / load / label)
+        return Trial(load=load, policy=label, measured=run, simulated=simulated, audit=columns)
+
+    def _provenance(
+        self,
+        trials: list[Trial],
+        workloads: Mapping[str, Workload],
+        choices: Mapping[str, PolicyChoice],
+        command: str,
+    ) -> dict[str, Any]:
+        first = trials[0].measured.meta
+        return {
+            "deployment": first.deployment,
+            "versions": first.versions,
+            "simulated_with": trials[0].simulated.meta.versions,
+            "kv_blocks": first.kv_blocks,
+            "block_size": first.block_size,
+            "seed": self._seed,
+            "cost_model": self._cost_model.describe(),
+            "workloads": {load: describe_workload(workload) for load, workload in workloads.items()},
+            "policies": {label: choice.as_dict() for label, choice in choices.items()},
+            "command": command,
+        }

@@ -1,0 +1,75 @@
+"""From measured and simulated runs to what they say of the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.validation.agreement import METRICS, Batches, Case, IterationErrors, errors_by_kind, pairs
+from simulator.validation.audit import AuditColumns
+from simulator.validation.ranking import noise_of, order, overall, winners
+from simulator.validation.validation import Validation
+from simulator.validation.verdict import verdict
+from traces.metrics import Metrics, measure
+from traces.run_record import RunRecord
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trial:
+    """One policy under one load: the measured run, the simulated one, and the audit."""
+
+    load: str
+    policy: str
+    measured: RunRecord
+    simulated: RunRecord
+    audit: AuditColumns
+
+
+def judged(
+    trials: Sequence[Trial], drift: Mapping[tuple[str, str], float], provenance: Mapping[str, Any]
+) -> Validation:
+    """Return what trials, load by load, say of the simulator."""
+    measured, predicted = _metrics(trials, "measured"), _metrics(trials, "simulated")
+    cases = tuple(
+        _case(trial, measured[trial.load], predicted[trial.load], drift.get((trial.load, trial.policy)))
+        for trial in trials
+    )
+    audits = [trial.audit for trial in trials]
+    errors = IterationErrors.of(audits)
+    noise = noise_of(errors.median)
+    found = winners(measured, predicted, cases, noise)
+    best = overall(found)
+    scopes = {"all": cases} | {load: tuple(case for case in cases if case.load == load) for load in measured}
+    orders = {name: {scope: order(own, name, noise) for scope, own in scopes.items()} for name in METRICS}
+    return Validation(
+        cases=cases,
+        errors=errors,
+        by_kind=errors_by_kind(audits),
+        winners=found,
+        best_measured=best[0],
+        best_predicted=best[1],
+        orders=orders,
+        noise=noise,
+        verdict=verdict(cases, errors, found, best, orders, noise),
+        provenance=provenance,
+    )
+
+
+def _metrics(trials: Sequence[Trial], name: str) -> dict[str, dict[str, Metrics]]:
+    found: dict[str, dict[str, Metrics]] = {}
+    for trial in trials:
+        found.setdefault(trial.load, {})[trial.policy] = measure(getattr(trial, name))
+    return found
+
+
+def _case(trial: Trial, measured: Mapping[str, Metrics], predicted: Mapping[str, Metrics], drift: float | None) -> Case:
+    return Case(
+        load=trial.load,
+        policy=trial.policy,
+        metrics=pairs(measured[trial.policy], predicted[trial.policy]),
+        errors=IterationErrors.of([trial.audit]),
+        by_kind=errors_by_kind([trial.audit]),
+        batches=Batches.of(trial.audit, trial.measured, trial.simulated),
+        drift=drift,
+    )

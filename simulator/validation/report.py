@@ -1,0 +1,159 @@
+"""The validation as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from os import PathLike
+
+from simulator.figure_style import Panel
+from simulator.report import PLOT_CONFIG, POLICY
+from simulator.report_style import CSS
+from simulator.validation.figures import panels
+from simulator.validation.judgement import Trial
+from simulator.validation.sheet import (
+    Sheet,
+    case_kind_sheet,
+    iteration_sheet,
+    kind_sheet,
+    metric_sheet,
+    order_sheet,
+    provenance_rows,
+    winner_sheet,
+)
+from simulator.validation.validation import Finding, Validation
+from traces.files import whole_file
+
+MORE_CSS = """
+:root { --short: #a85600; --short-back: #fff3e0; }
+.verdicts li.holds::before { background: var(--win); }
+.verdicts li.short::before, .verdicts li.short:first-child::before { background: #d97706; }
+.verdicts b { color: var(--soft); font-weight: 600; }
+.verdicts li.holds b { color: var(--win); }
+.verdicts li.short b { color: var(--short); }
+td.short { color: var(--short); background: var(--short-back); font-weight: 700; }
+h3 { font-size: 17px; margin: 26px 0 4px; }
+.sheet { width: auto; min-width: 60%; }
+.sheet th.group { border-left: 1px solid var(--line); text-align: left; }
+.sheet thead tr:not(:last-child) th { border-bottom: 0; padding-bottom: 0; }
+.sheet td.group { border-left: 1px solid var(--line); }
+.sheet tr:last-child td { border-bottom: 2px solid var(--line); }
+"""
+GROUP = ' class="group"'
+STATES = {True: "holds", False: "short", None: "told"}
+WORDS = {True: ": holds.", False: ": falls short.", None: "."}
+
+
+def write_report(path: str | PathLike[str], validation: Validation, trials: Sequence[Trial]) -> None:
+    """Write the report of a validation; equal runs give equal bytes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_page(validation, trials))
+
+
+def _page(validation: Validation, trials: Sequence[Trial]) -> Iterator[str]:
+    from plotly.offline import get_plotlyjs
+
+    title = "Does the simulator predict the engine?"
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<title>{title}</title>\n<style>{CSS}{MORE_CSS}</style>\n<script>{get_plotlyjs()}</script>\n"
+    yield f"</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+    yield from _verdict(validation)
+    yield from _sheet(winner_sheet(validation))
+    scatter, *others = panels(validation, trials)
+    yield _figure(scatter)
+    yield from _sheet(iteration_sheet(validation))
+    yield from _sheet(kind_sheet(validation))
+    yield from _sheet(case_kind_sheet(validation), level=3)
+    for panel in others:
+        yield _figure(panel)
+    yield "<h2>All metrics</h2>\n"
+    yield '<p class="caption">Amber: beyond the limit of the verdict.</p>\n'
+    for policy in validation.policies:
+        yield from _sheet(metric_sheet(validation, policy, validation.loads), level=3)
+    yield from _sheet(order_sheet(validation))
+    yield from _provenance(validation)
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _verdict(validation: Validation) -> Iterator[str]:
+    yield '<ul class="verdicts">\n'
+    for index, finding in enumerate(validation.verdict):
+        name = f"<b>{escape(_name(finding))}</b> " if index else ""
+        yield f'<li class="{STATES[finding.holds]}">{name}{escape(finding.text)}</li>\n'
+    yield "</ul>\n"
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.subject[0].upper()}{finding.subject[1:]}{WORDS[finding.holds]}"
+
+
+def _sheet(sheet: Sheet, *, level: int = 2) -> Iterator[str]:
+    yield f"<h{level}>{escape(sheet.title)}</h{level}>\n"
+    if sheet.note:
+        yield f'<p class="caption">{escape(sheet.note)}</p>\n'
+    yield '<div class="scroll"><table class="sheet">\n<thead>'
+    yield from _head(sheet)
+    yield "</thead>\n<tbody>\n"
+    begins = {index for index, name in enumerate(sheet.columns) if "\n" in name and not name.startswith("\n")}
+    for row, cells in enumerate(sheet.rows):
+        marked = (_cell(text, (row, index) in sheet.short, index in begins) for index, text in enumerate(cells))
+        yield f"<tr>{''.join(marked)}</tr>\n"
+    yield "</tbody>\n</table></div>\n"
+
+
+def _head(sheet: Sheet) -> Iterator[str]:
+    """One line of column names, and above it one of the groups' names where there are groups."""
+    if any("\n" in name for name in sheet.columns):
+        yield f"<tr>{''.join(_groups(sheet.columns))}</tr>"
+    yield "<tr>"
+    for name in sheet.columns:
+        group, _, own = name.rpartition("\n")
+        yield f"<th{GROUP if group else ''}>{escape(own)}</th>"
+    yield "</tr>"
+
+
+def _groups(columns: Sequence[str]) -> Iterator[str]:
+    index = 0
+    while index < len(columns):
+        group, newline, _ = columns[index].rpartition("\n")
+        span = 1
+        while newline and index + span < len(columns) and columns[index + span].startswith("\n"):
+            span += 1
+        yield f'<th{GROUP} colspan="{span}">{escape(group)}</th>' if newline else "<th></th>"
+        index += span
+
+
+def _cell(text: str, short: bool, begins: bool) -> str:
+    names = " ".join(name for name, given in (("short", short), ("group", begins)) if given)
+    return f'<td class="{names}">{escape(text)}</td>' if names else f"<td>{escape(text)}</td>"
+
+
+def _provenance(validation: Validation) -> Iterator[str]:
+    yield "<h2>What was run</h2>\n<dl>\n"
+    for name, text in provenance_rows(validation):
+        yield f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>\n"
+    yield '</dl>\n<div class="scroll"><table class="wrap">\n'
+    for label, settings in validation.provenance["policies"].items():
+        text = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        yield f"<tr><td>{escape(label)}</td><td><code>{escape(text)}</code></td></tr>\n"
+    yield "</table></div>\n"
+    if command := validation.provenance["command"]:
+        yield f"<pre><code>{escape(command)}</code></pre>\n"
+
+
+def _figure(panel: Panel) -> str:
+    plot = panel.figure.to_html(
+        full_html=False, include_plotlyjs=False, div_id=f"figure-{panel.name}", config=PLOT_CONFIG
+    )
+    return (
+        f'<h2 id="{panel.name}">{escape(panel.title)}</h2>\n<p class="caption">{escape(panel.caption)}</p>\n'
+        f"<figure>{plot}</figure>\n"
+    )
