@@ -23,7 +23,9 @@ EMBEDDING_ROWS = 2**15
 
 
 class TorchKernels(Kernels):
-    """PyTorch's kernels on one CPU or one CUDA device."""
+    """PyTorch's kernels on one CPU or one CUDA device; transformers' models run every matrix by itself."""
+
+    fused = False
 
     def __init__(self, *, accelerator: str, dtype: str, threads: int) -> None:
         if accelerator == "cuda" and not torch.cuda.is_available():

@@ -29,7 +29,8 @@ class KVCache:
     """Keys and values of every layer, [blocks, block_size, kv_heads, head_dim] each.
 
     Which block holds what is the policy's business; here it is only written and read. Never-written places
-    are zero, so that what a mask leaves out is a number.
+    are zero, so that what a mask leaves out is a number. Behind the policy's blocks is one more, of which it
+    does not know: what has to go somewhere and is never read, such as the KV of padding, goes there.
 
     Raises
     ------
@@ -41,7 +42,8 @@ class KVCache:
         self.layout = layout
         self.block_size = memory.block_size
         self.device = device
-        shape = (memory.blocks, memory.block_size, layout.kv_heads, layout.head_dim)
+        self.scratch_block = memory.blocks
+        shape = (memory.blocks + 1, memory.block_size, layout.kv_heads, layout.head_dim)
         try:
             self._keys = [torch.zeros(shape, dtype=layout.dtype, device=device) for _ in range(layout.layers)]
             self._values = [torch.zeros_like(keys) for keys in self._keys]
@@ -49,6 +51,15 @@ class KVCache:
             size = memory.blocks * memory.block_size * layout.bytes_per_token
             what = f"no room for {memory.blocks} KV blocks, {size / 2**30:.1f} GiB"
             raise InputError(what, where=str(device), expected="fewer blocks") from error
+
+    @property
+    def scratch_slot(self) -> int:
+        """A place in the block that no sequence owns."""
+        return self.scratch_block * self.block_size
+
+    def pools(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and the values of a layer themselves, [blocks + 1, block_size, kv_heads, head_dim] each."""
+        return self._keys[layer], self._values[layer]
 
     def write(self, layer: int, slots_t: torch.Tensor, k_tgd: torch.Tensor, v_tgd: torch.Tensor) -> None:
         """Put keys and values of T tokens where ``slots_t`` says (block x block_size + place in it)."""

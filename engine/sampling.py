@@ -100,7 +100,7 @@ def choose_tokens(
     params, generators
         One a sequence; a sequence that is not greedy takes one number from its generator, on the CPU.
     """
-    chosen = logits_sv.argmax(dim=-1).tolist()
+    chosen = _likeliest(logits_sv)
     for filtered in (False, True):
         rows = [row for row, each in enumerate(params) if not each.greedy and each.filtered == filtered]
         if rows:
@@ -111,8 +111,14 @@ def choose_tokens(
                 _draw_filtered(probs_rv, u_r1, [params[row] for row in rows]) if filtered else _draw(probs_rv, u_r1)
             )
             for row, token in zip(rows, drawn_r.tolist(), strict=True):
-                chosen[row] = token
-    return [int(token) for token in chosen]
+                chosen[row] = int(token)
+    return chosen
+
+
+def _likeliest(logits_sv: torch.Tensor) -> list[int]:
+    """Return the likeliest token of S sequences; on a CPU by numpy, which is ten times as fast at it as PyTorch."""
+    tokens_s = logits_sv.numpy().argmax(axis=-1) if logits_sv.device.type == "cpu" else logits_sv.argmax(dim=-1)
+    return [int(token) for token in tokens_s.tolist()]
 
 
 def token_logprobs(logits_v: torch.Tensor, token_id: int, count: int) -> TokenLogprobs:

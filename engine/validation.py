@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from traces.workload import Workload
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
 PROFILE, MEASURED = "profile", "measured"
-OPS_SHARE, FIRST_SHARE = 0.5, 0.2
+OPS_SHARE, FIRST_SHARE = 0.35, 0.2
 """Of the measuring budget, what single ops get, and whole iterations before anything is replayed; the rest is
 spent on whole iterations between the replays."""
 DESIGN_ROOM = 0.9
@@ -131,7 +131,8 @@ class Trial:
         self.deployment = deployment_of(runner, plan.choices.values(), plan.model)
         spec, device = self.deployment.spec, runner.device.type
         self.kernels = TorchKernels(accelerator=device, dtype=spec.dtype, threads=torch.get_num_threads())
-        self.measurement = Measurement(self.kernels, spec, self.deployment.hardware)
+        self.spec = replace(spec, fused=self.kernels.fused)
+        self.measurement = Measurement(self.kernels, self.spec, self.deployment.hardware)
         self.iterations = EngineIterations(runner)
         self.shapes = self._design()
         self.slices: list[Mapping[OpShape, list[float]]] = []
@@ -157,7 +158,7 @@ class Trial:
 
     def _design(self) -> list[OpShape]:
         """Return iterations as large as those to come, and no larger."""
-        memory, spec = self.runner.memory, self.deployment.spec
+        memory = self.runner.memory
         reach = Grid(
             tokens=self.deployment.max_num_batched_tokens,
             sequences=min(self.deployment.max_num_seqs, len(self.plan.workload)),
@@ -166,16 +167,15 @@ class Trial:
             kv_tokens=0,
         )
         room = memory.blocks * memory.block_size - reach.sequences * memory.block_size
-        return design_iterations(spec, reach, kv_tokens=int(DESIGN_ROOM * max(room, memory.max_model_len)))
+        return design_iterations(self.spec, reach, kv_tokens=int(DESIGN_ROOM * max(room, memory.max_model_len)))
 
     def _measure_machine(self) -> None:
         machine, budget_s = self.kernels.machine(), self.plan.budget_s
-        spec = self.deployment.spec
-        grid = cpu_grid(spec) if machine.is_cpu else gpu_grid(spec, machine.memory_bytes)
+        grid = cpu_grid(self.spec) if machine.is_cpu else gpu_grid(self.spec, machine.memory_bytes)
         ops_s, first_s = OPS_SHARE * budget_s, FIRST_SHARE * budget_s
         self.runner.warm_up()
         self.measurement.rounds(
-            self.kernels, design(spec, grid), budget_s=ops_s, progress=self._part("measuring ops", 0, ops_s)
+            self.kernels, design(self.spec, grid), budget_s=ops_s, progress=self._part("measuring ops", 0, ops_s)
         )
         self.measurement.rounds(
             self.iterations,

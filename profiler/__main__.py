@@ -95,6 +95,8 @@ def measure_command(
 
     Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 300[/]
     """
+    from dataclasses import replace
+
     from profiler.device import load_device
     from profiler.grid import cpu_grid, design, gpu_grid
     from profiler.iteration import design_iterations
@@ -106,6 +108,7 @@ def measure_command(
     folder = output or Path(f"out/profile-{device if target is None else target.name}")
     with profile_folder(folder) as write:
         kernels = _kernels("cpu" if target is not None and target.is_cpu else "cuda", layers.dtype, threads)
+        layers = replace(layers, fused=kernels.fused)
         machine = kernels.machine()
         grid = cpu_grid(layers) if machine.is_cpu else gpu_grid(layers, machine.memory_bytes)
         whole = design_iterations(layers, grid) if iterations and tensor_parallel_size == 1 else []

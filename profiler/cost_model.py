@@ -99,6 +99,16 @@ class CostModel:
         )
         return dict(zip(GROUPS, parts, strict=True))
 
+    def op_times(self, batch: BatchLike) -> dict[str, float]:
+        """Return the seconds of the groups of ops that an engine is fitted in terms of, on the first stage.
+
+        They are :data:`profiler.engine_fit.GROUPS`: those of :meth:`breakdown`, matrices and elementwise ops apart.
+        """
+        parts = self.breakdown(batch)
+        tokens = np.asarray([float(batch.prefill_tokens + batch.decodes)])
+        *_, elementwise, added = (float(part[0]) for part in self._ops[0].linear_parts(tokens))
+        return {**parts, "matrices": parts["linear"] - elementwise - added, "elementwise": elementwise}
+
     def hand_off_time(self, tokens: int) -> float:
         """Return the seconds of sending the hidden states of ``tokens`` tokens to the next stage."""
         launch_s, byte_s = self._send
@@ -240,5 +250,7 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     from profiler.profile import read_profile
     from profiler.refit import fit_cached, hardware_of
 
-    hardware = hardware_of(read_profile(profile), deployment.hardware, where=profile)
-    return CostModel(deployment.on(hardware), fit_cached(profile, deployment.hardware))
+    read = read_profile(profile)
+    hardware = hardware_of(read, deployment.hardware, where=profile)
+    placed = deployment.on(hardware, fused=bool(read.meta["sizes"].get("fused", True)))
+    return CostModel(placed, fit_cached(profile, deployment.hardware))

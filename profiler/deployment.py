@@ -102,10 +102,13 @@ class Deployment:
         """The device."""
         return load_device(self.device)
 
-    def on(self, hardware: Device) -> Deployment:
-        """Return the same deployment on ``hardware``: its device with other figures, such as measured ones."""
+    def on(self, hardware: Device, *, fused: bool = True) -> Deployment:
+        """Return the same deployment on ``hardware``, its device with other figures, such as measured ones.
+
+        ``fused`` says how the engine there runs its matrices (see :class:`profiler.model.Model`).
+        """
         placed = replace(self)
-        vars(placed)["hardware"] = hardware
+        vars(placed).update(hardware=hardware, spec=replace(self.spec, fused=fused))
         return placed
 
     @property

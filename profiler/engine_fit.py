@@ -14,7 +14,7 @@ from profiler.tile import Floats
 if TYPE_CHECKING:
     from profiler.aggregates import BatchLike
 
-GROUPS = ("linear", "prefill attention", "decode attention", "head")
+GROUPS = ("matrices", "elementwise", "prefill attention", "decode attention", "head")
 """Groups of ops that an engine may run faster or slower than they run alone."""
 COSTS = ("iteration_s", "chunk_s", "decode_s", "token_s")
 NOISE = 0.03

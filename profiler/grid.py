@@ -88,8 +88,9 @@ def _powers(start: int, end: int, factor: int = 2) -> list[int]:
 
 
 def _gemms(model: Model, grid: Grid, tp: int) -> Iterator[OpShape]:
+    products = {(linear.n, linear.k): linear for linear in model.linears(tp)}
     for tokens in token_counts(grid):
-        for kind, n, k in model.linears(tp):
+        for kind, n, k in products.values():
             yield OpShape(op="gemm", kind=kind, m=tokens, n=n, k=k)
     head = model.head_linear(tp)
     for tokens in sorted({*_sequences(grid), *range(1, grid.dense + 1)}):

@@ -78,6 +78,8 @@ class Timed(Protocol):
 class Kernels(Timed, Protocol):
     """The kernels of an engine, one at a time, on one device.
 
+    ``fused`` says whether the engine runs query, key and value in one product, and gate and up in one.
+
     Made as ``Kernels(accelerator=..., dtype=..., threads=...)``: ``cpu`` or ``cuda``, an element type of a
     profile, and how many threads compute on a CPU.
 
@@ -86,6 +88,8 @@ class Kernels(Timed, Protocol):
     InputError
         If this machine has no such device.
     """
+
+    fused: bool
 
     def __init__(self, *, accelerator: str, dtype: str, threads: int) -> None: ...
 

@@ -110,13 +110,10 @@ class Measurement:
     def _sample(self, timed: Timed, shape: OpShape) -> list[float]:
         run = timed.prepare(shape)
         known = self._samples.setdefault(shape, Samples())
-        if shape.op == ITERATION:
-            repeats = 1
-        else:
-            timed.seconds(run, 1)
-            repeats = FIRST_REPEATS
-            if known.seconds:
-                repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
+        timed.seconds(run, 1)
+        repeats = 1 if shape.op == ITERATION else FIRST_REPEATS
+        if known.seconds:
+            repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
         taken = list(timed.seconds(run, repeats))
         known.seconds.extend(taken)
         return taken
@@ -146,7 +143,7 @@ class Measurement:
             device=self._device.name,
             device_name=before.device_name,
             model=self._model.name,
-            sizes=asdict(self._model) if whole else {},
+            sizes=asdict(self._model),
             dtype=self._model.dtype,
             driver=before.driver,
             clocks=_clocks(before, after),

@@ -56,6 +56,8 @@ class Model:
         Biases; whether queries and keys are normalised; ``rms`` or ``layer``; norms a layer.
     learned_positions
         Rows of a table of position embeddings; 0 for none.
+    fused
+        Whether the engine computes query, key and value in one product, and gate and up in one.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Model:
     norm: str = "rms"
     norms: int = 2
     learned_positions: int = 0
+    fused: bool = True
 
     @property
     def dtype_bytes(self) -> int:
@@ -164,14 +167,19 @@ class Model:
         return 2 * kv_heads * self.head_dim * self.layers_on(pp, stage) * self.dtype_bytes
 
     def linears(self, tp: int = 1) -> tuple[Linear, ...]:
-        """Return the matrix products of one layer on each of ``tp`` GPUs, q/k/v and gate/up fused."""
+        """Return the matrix products of one layer on each of ``tp`` GPUs."""
         heads, kv_heads = self.heads_on(tp)
         wide = self.intermediate // tp
-        up = Linear("gate_up_proj", 2 * wide, self.hidden) if self.gated else Linear("up_proj", wide, self.hidden)
+        queries, written = heads * self.head_dim, kv_heads * self.head_dim
+        inputs = [("q_proj", queries), ("k_proj", written), ("v_proj", written)]
+        ups = [("gate_proj", wide), ("up_proj", wide)] if self.gated else [("up_proj", wide)]
+        if self.fused:
+            inputs = [("qkv_proj", queries + 2 * written)]
+            ups = [("gate_up_proj", 2 * wide)] if self.gated else ups
         return (
-            Linear("qkv_proj", (heads + 2 * kv_heads) * self.head_dim, self.hidden),
-            Linear("o_proj", self.hidden, heads * self.head_dim),
-            up,
+            *(Linear(kind, n, self.hidden) for kind, n in inputs),
+            Linear("o_proj", self.hidden, queries),
+            *(Linear(kind, n, self.hidden) for kind, n in ups),
             Linear("down_proj", self.hidden, wide),
         )
 
@@ -209,10 +217,10 @@ class Model:
         return self.hidden * self.dtype_bytes
 
     def _layer_parameters(self, tp: int) -> int:
-        linears = {linear.kind: linear for linear in self.linears(tp)}
-        count = sum(linear.n * linear.k for linear in linears.values())
+        heads, kv_heads = self.heads_on(tp)
+        count = sum(linear.n * linear.k for linear in self.linears(tp))
         count += self.norms * self.norm_parameters + 2 * self.head_dim * self.qk_norm
-        count += linears["qkv_proj"].n * self.qkv_bias + self.hidden * self.output_bias
+        count += (heads + 2 * kv_heads) * self.head_dim * self.qkv_bias + self.hidden * self.output_bias
         wide = self.intermediate // tp * (2 if self.gated else 1)
         return count + (wide + self.hidden) * self.mlp_bias
 

@@ -64,7 +64,7 @@ class Meta:
         The device preset, and the device as its driver calls it.
     model, sizes
         The model whose shapes were measured, None for a general grid; the fields of its
-        :class:`profiler.model.Model`, where whole iterations of it were measured.
+        :class:`profiler.model.Model`, where it was measured here.
     driver, clocks, versions
         What the measurements depend on beside the device: driver, clock rates, library versions.
     timed_by, source

@@ -81,10 +81,10 @@ def fit_profile(profile: Profile, hardware: Device, progress: Callable[[str], No
     if len(rows) < FEWEST_ITERATIONS:
         return fitted
     model = from_mapping(Model, profile.meta["sizes"], where="profile.json, sizes")
-    placed = Deployment(model=replace(model, dtype=profile.meta["dtype"]), device=hardware.name).on(hardware)
-    cost_model = CostModel(placed, complete(fitted, hardware))
+    placed = Deployment(model=replace(model, dtype=profile.meta["dtype"]), device=hardware.name)
+    cost_model = CostModel(placed.on(hardware, fused=model.fused), complete(fitted, hardware))
     batches = [DesignedBatch(shape) for shape in shapes_of(rows)]
-    parts = [cost_model.breakdown(batch) for batch in batches]
+    parts = [cost_model.op_times(batch) for batch in batches]
     time_s = np.asarray([row["time_s"] for row in rows])
     return replace(fitted, engine=fit_engine(parts, batches, time_s, model.layers))
 

@@ -74,11 +74,10 @@ class StageOps:
 
     def linear_parts(self, tokens: Floats) -> list[Floats]:
         """Return the seconds of each matrix, of all elementwise ops and what the engine adds, [tokens] each."""
-        matrices = layer_matrices(self._deployment, self._stage)
-        parts = [matrix.count * self.matrix(matrix, tokens) for matrix in matrices]
-        parts.append(self.sweeps(layer_sweeps(self._deployment, self._stage), tokens))
-        factor = self._engine.factors["linear"]
-        return [*(factor * part for part in parts), self._engine.token_s * tokens]
+        factors, matrices = self._engine.factors, layer_matrices(self._deployment, self._stage)
+        parts = [factors["matrices"] * matrix.count * self.matrix(matrix, tokens) for matrix in matrices]
+        parts.append(factors["elementwise"] * self.sweeps(layer_sweeps(self._deployment, self._stage), tokens))
+        return [*parts, self._engine.token_s * tokens]
 
     def communication(self, tokens: Floats) -> Floats:
         """Return the seconds of the stage's all-reduces, [tokens]."""

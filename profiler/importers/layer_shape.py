@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy.typing as npt
@@ -48,15 +48,8 @@ class LayerShape:
 
 
 def _linears(model: Model, tp: int) -> dict[str, Linear]:
-    heads, kv_heads = model.heads_on(tp)
-    parts = [
-        Linear("q_proj", heads * model.head_dim, model.hidden),
-        Linear("k_proj", kv_heads * model.head_dim, model.hidden),
-        Linear("v_proj", kv_heads * model.head_dim, model.hidden),
-        Linear("gate_proj", model.intermediate // tp, model.hidden),
-        Linear("up_proj", model.intermediate // tp, model.hidden),
-    ]
-    return {linear.kind: linear for linear in (*parts, *model.linears(tp), model.head_linear(tp))}
+    ways = [replace(model, fused=fused).linears(tp) for fused in (False, True)]
+    return {linear.kind: linear for linears in ways for linear in (*linears, model.head_linear(tp))}
 
 
 def layer_table(

@@ -32,6 +32,7 @@ class FakeKernels:
     seconds_of: Callable[[OpShape], float] = lambda shape: 1e-6 + shape.flops / 1e12 + shape.size_bytes / 1e10
     prepared: list[OpShape] = field(default_factory=list)
     calls: int = 0
+    fused: bool = True
 
     def machine(self) -> Machine:
         return self.details
