@@ -6,12 +6,17 @@ OUT ?= out/demo
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo validate test lint clean
 
 demo: $(VENV)/.installed  ## which scheduler serves a chat workload best on one A100?
 	$(BIN)/python -m simulator compare --workload chat --num-prompts 1024 --request-rate 2.5 \
 	    --model mistral-7b --device a100-sxm \
 	    --policies orca,vllm,sarathi-serve --output $(OUT)
+
+validate: $(VENV)/.installed-engine  ## does the simulator predict the engine on this machine?
+	$(BIN)/python -m engine validate chat --num-prompts 48 --length-scale 0.06 \
+	    --model llama-60m --load-format dummy --max-num-seqs 16 \
+	    --policies orca,vllm,sarathi-serve:max_num_batched_tokens=128 --budget 70 --output out/validation
 
 test: $(VENV)/.installed-test lint  ## the whole suite
 	$(BIN)/python -m pytest -n 2
@@ -33,6 +38,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+$(VENV)/.installed-engine: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine]'
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[engine,test]'
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.installed-engine $(VENV)/.installed

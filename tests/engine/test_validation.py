@@ -1,0 +1,175 @@
+"""``engine validate``: measured, simulated and judged in one go, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the engine needs torch")
+
+import engine.validation as validation
+from engine.__main__ import app
+from engine.engine import Engine
+from engine.validate_command import parse_loads
+from engine.validation import Plan, Trial, find_judge
+from policies import choose
+from profiler.profile import read_profile
+from simulator.validation import Judge
+from traces.errors import InputError
+from traces.run_record import read_run
+from traces.workload import Workload
+
+POLICIES = ("orca", "sarathi-serve:max_num_batched_tokens=32")
+LABELS = ("orca", "sarathi-serve-32")
+
+
+@pytest.fixture
+def engine(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """engine(*arguments) -> exit status, standard output and standard error, within this process."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        try:
+            app(args=[str(argument) for argument in arguments], prog_name="engine")
+            status: Any = 0
+        except SystemExit as ended:
+            status = ended.code
+        return int(status or 0), *capfd.readouterr()
+
+    return call
+
+
+def asked(model: Path | str, output: Path, **changes: str) -> list[str]:
+    options = {
+        "--model": str(model),
+        "--output": str(output),
+        "--policies": ",".join(POLICIES),
+        "--loads": "below:0.5,above:2",
+        "--num-prompts": "6",
+        "--length-scale": "0.01",
+        "--budget": "3",
+        "--max-num-seqs": "4",
+    }
+    given = {**options, **{f"--{key.replace('_', '-')}": value for key, value in changes.items()}}
+    return ["validate", "chat", *(word for pair in given.items() for word in pair)]
+
+
+def test_the_simulator_that_is_installed_judges() -> None:
+    assert find_judge() is Judge
+
+
+def test_a_validation_leaves_everything_that_it_stands_on(
+    tiny_folder: Path, tmp_path: Path, engine: Callable[..., tuple[int, str, str]]
+) -> None:
+    output = tmp_path / "validation"
+    status, printed, _ = engine(*asked(tiny_folder, output))
+    assert status == 0
+    assert f"Report: {output}" in printed
+    profile = read_profile(output / "profile")
+    ops = profile.table["op"].to_pylist()
+    assert ops.count("iteration") > 16
+    assert profile.meta["sizes"]["fused"] is False
+    for load in ("below", "above"):
+        for label in LABELS:
+            measured, simulated = (read_run(output / source / load / label) for source in ("measured", "simulated"))
+            assert np.array_equal(measured.requests.output_tokens, simulated.requests.generated_tokens)
+            assert np.array_equal(measured.requests.arrival_s, simulated.requests.arrival_s)
+            assert (output / "audit" / load / f"{label}.parquet").is_file()
+    found = json.loads((output / "validation.json").read_text(encoding="utf-8"))
+    assert found
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "sarathi-serve-32" in page
+    assert not re.search(r'src="http', page)
+
+
+def test_loads_are_shares_of_what_the_policies_sustain(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    runner = make_engine(blocks=200).runner
+    own = Workload(name="own", arrival_s=np.arange(5) / 4, prompt_tokens=np.full(5, 9), output_tokens=np.full(5, 3))
+    plan = Plan(
+        workload=own,
+        choices={"a": choose("orca"), "b": choose("vllm-v1"), "c": choose("sarathi-serve")},
+        loads={"half": 0.5, "double": 2.0},
+        model="llama-60m",
+        seed=0,
+        budget_s=1.0,
+    )
+    trial = Trial(runner, plan, tmp_path, lambda *_: None)
+    loads = trial._loads({"a": 1.0, "b": 10.0, "c": 100.0})
+    assert {name: load.rate_per_s for name, load in loads.items()} == pytest.approx({"half": 5.0, "double": 20.0})
+
+
+def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    """One policy, one load: the profile is written before it is needed, and replays lie where they belong."""
+    seen: dict[str, Any] = {}
+
+    class Witness:
+        def __init__(self, *, deployment: Any, memory: Any, profile: Path, seed: int) -> None:
+            seen["rows"] = read_profile(profile).table.num_rows
+            seen.setdefault("first", seen["rows"])
+
+        def saturation(self, workload: Workload, choices: Mapping[str, Any]) -> dict[str, float]:
+            return dict.fromkeys(choices, 50.0)
+
+        def judge(self, folder: Path, workloads: Any, choices: Any, *, drift: Any, command: str) -> str:
+            seen["run"] = read_run(folder / "measured" / "only" / "a")
+            seen["drift"] = drift
+            return command
+
+        def show(self, validation: Any, *, console: Any) -> None: ...
+
+    own = Workload(name="own", arrival_s=np.arange(5) / 4, prompt_tokens=np.full(5, 9), output_tokens=np.full(5, 3))
+    plan = Plan(
+        workload=own, choices={"a": choose("orca")}, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=2.0
+    )
+    _, found = Trial(make_engine(blocks=400).runner, plan, tmp_path, lambda *_: None).judged_by(Witness, "the command")
+    assert found == "the command"
+    assert seen["rows"] >= seen["first"] > 0
+    assert set(seen["drift"]) == {("only", "a")}
+    assert np.isfinite(seen["drift"]["only", "a"])
+    assert seen["run"].requests.generated_tokens.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize("text", ["", "below", "below:0", "below:-1", "below:inf", "a:1,a:2", "a/b:1", "below:x"])
+def test_loads_that_are_none_are_an_input_error(text: str) -> None:
+    with pytest.raises(InputError, match="--loads"):
+        parse_loads(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"policies": "orca,nonsense"}, "nonsense"),
+        ({"policies": "orca,orca"}, "twice"),
+        ({"loads": "below"}, "--loads"),
+        ({"budget": "0"}, "--budget"),
+        ({"length_scale": "2"}, "length factor 2"),
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"num_prompts": "1"}, "two arrival times"),
+    ],
+)
+def test_wrong_wishes_leave_nothing(tiny_folder: Path, tmp_path: Path, changes: dict[str, str], what: str) -> None:
+    words = asked(**{"model": tiny_folder, "output": tmp_path / "validation", **changes})
+    with pytest.raises(InputError, match=what):
+        app(args=words, prog_name="engine", standalone_mode=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_wish_is_one_line(tiny_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", *asked(tiny_folder, tmp_path / "validation", budget="0")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --budget")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_a_simulator_there_is_nothing_to_validate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "entry_points", lambda **_: [])
+    with pytest.raises(InputError, match="no simulator is installed"):
+        find_judge()
