@@ -282,7 +282,7 @@ def _settings(given: dict[str, Any]) -> Any:
 
     from engine.session import EngineSettings
 
-    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings)})
+    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings) if field.name in given})
 
 
 def _quiet() -> None:

@@ -12,6 +12,7 @@ import torch
 
 SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "clocks_throttle_reasons.active", "power.limit")
 CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+CPU_TIMES = Path("/proc/stat")
 DEFAULT_CACHE_BYTES = 32 * 2**20
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -56,6 +57,20 @@ def cpu_cache_bytes() -> int:
 def cpu_memory_bytes() -> int:
     """Return the memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def others_busy_s() -> float | None:
+    """Return the seconds for which processors have run anything but this process, since the machine started.
+
+    All processors add up; None where the system does not tell.
+    """
+    try:
+        columns = CPU_TIMES.read_text(encoding="utf-8").splitlines()[0].split()[1:]
+    except (OSError, IndexError):
+        return None
+    user, nice, system, _, _, interrupts, soft = (int(column) for column in columns[:7])
+    own = os.times()
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def gpu_state(identity: str) -> dict[str, str]:

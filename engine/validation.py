@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from engine import hardware
 from engine.engine import Engine
 from engine.iterations import EngineIterations
 from engine.kernels import TorchKernels
@@ -33,6 +35,10 @@ PROFILE, MEASURED = "profile", "measured"
 OPS_SHARE, FIRST_SHARE = 0.35, 0.2
 """Of the measuring budget, what single ops get, and whole iterations before anything is replayed; the rest is
 spent on whole iterations between the replays."""
+QUIET = 0.1
+"""Processors that other programs may keep busy during a replay; beyond, it is done again."""
+RETRIES = 3
+"""Replays that are done again at most, of all."""
 DESIGN_ROOM = 0.9
 """Share of the KV cache that designed batches fill at most: each of their requests ends in a block of its own."""
 Progress = Callable[[str, float], None]
@@ -59,12 +65,14 @@ class Judge(Protocol):
         choices: Mapping[str, PolicyChoice],
         *,
         drift: Mapping[tuple[str, str], float] | None = None,
+        others: Mapping[tuple[str, str], float] | None = None,
         command: str = "",
     ) -> Any:
         """Simulate workloads (by load) under policies (by label), compare with ``folder/measured``, and report.
 
         Writes ``simulated``, ``audit``, ``validation.json`` and ``report.html`` beside it. ``drift`` says how
-        much slower the machine was around a replay than in the median of the profile; it is only printed.
+        much slower the machine was around a replay than in the median of the profile, ``others`` how many
+        processors other programs kept busy during it; both are only printed.
         """
         ...
 
@@ -136,6 +144,8 @@ class Trial:
         self.iterations = EngineIterations(runner)
         self.shapes = self._design()
         self.slices: list[Mapping[OpShape, list[float]]] = []
+        self.others: dict[tuple[str, str], float] = {}
+        self.retries = RETRIES
 
     def judged_by(self, make: type[Judge], command: str) -> tuple[Judge, Any]:
         """Measure all there is to measure; return the judge and what it found."""
@@ -145,7 +155,8 @@ class Trial:
         self._write_profile()
         judge = self._judge(make)
         self.progress("simulating and comparing", 1.0)
-        found = judge.judge(self.folder, loads, self.plan.choices, drift=self._drift(loads), command=command)
+        drift = self._drift(loads)
+        found = judge.judge(self.folder, loads, self.plan.choices, drift=drift, others=self.others, command=command)
         return judge, found
 
     def _judge(self, make: type[Judge]) -> Judge:
@@ -197,10 +208,24 @@ class Trial:
             self._slice(slice_s)
             share = OPS_SHARE + FIRST_SHARE + (1 - OPS_SHARE - FIRST_SHARE) * number / len(cases)
             self.progress(f"replaying {load}, {label}", share)
+            self._replay_quietly(load, label, loads[load])
+        self._slice(slice_s)
+
+    def _replay_quietly(self, load: str, label: str, workload: Workload) -> None:
+        """Replay, and again where other programs took part of the machine, as long as there are retries."""
+        folder = self.folder / MEASURED / load / label
+        while True:
             choice = self.plan.choices[label]
             engine = Engine(self.runner, choice, seed=self.plan.seed)
-            replay(engine, choice, loads[load], self.folder / MEASURED / load / label, model=self.plan.model)
-        self._slice(slice_s)
+            start_s, others_s = time.perf_counter(), hardware.others_busy_s()
+            replay(engine, choice, workload, folder, model=self.plan.model)
+            passed_s, after_s = time.perf_counter() - start_s, hardware.others_busy_s()
+            if others_s is None or after_s is None:
+                return
+            self.others[load, label] = (after_s - others_s) / passed_s
+            if self.others[load, label] <= QUIET or not self.retries:
+                return
+            self.retries -= 1
 
     def _slice(self, budget_s: float) -> None:
         self.slices.append(self.measurement.rounds(self.iterations, self.shapes, budget_s=budget_s))

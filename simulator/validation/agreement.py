@@ -153,6 +153,8 @@ class Case:
     drift
         How much slower (+) the machine was around the replay than in the median of its profile, as a share; None
         where unknown.
+    others
+        Processors that other programs kept busy during the replay, on average; None where unknown.
     """
 
     load: str
@@ -161,7 +163,8 @@ class Case:
     errors: IterationErrors
     by_kind: Mapping[str, IterationErrors]
     batches: Batches
-    drift: float | None
+    drift: float | None = None
+    others: float | None = None
 
     @property
     def name(self) -> str:

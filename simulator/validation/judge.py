@@ -93,6 +93,7 @@ class Judge:
         choices: Mapping[str, PolicyChoice],
         *,
         drift: Mapping[tuple[str, str], float] | None = None,
+        others: Mapping[tuple[str, str], float] | None = None,
         command: str = "",
         on_progress: OnProgress | None = None,
     ) -> Validation:
@@ -110,6 +111,8 @@ class Judge:
         drift
             (load, policy) -> how much slower (+) the machine was around that replay than in the median of its
             profile, as a share. Printed beside the errors, used for nothing else.
+        others
+            (load, policy) -> processors that other programs kept busy during that replay, on average. Printed too.
         command
             The command line that makes the folder again, to show in the report.
 
@@ -126,7 +129,7 @@ class Judge:
         workloads = dict(sorted(workloads.items(), key=lambda item: item[1].rate_per_s))
         measured = self._measured(folder, workloads, choices)
         trials = list(self._trials(folder, measured, workloads, choices, on_progress))
-        validation = judged(trials, drift or {}, self._provenance(trials, workloads, choices, command))
+        validation = judged(trials, drift or {}, others or {}, self._provenance(trials, workloads, choices, command))
         write_report(folder / REPORT, validation, trials)
         write_json(folder / MARKER, validation.as_dict())
         return validation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.validation.agreement import METRICS, Batches, Case, IterationErrors, errors_by_kind, pairs
@@ -27,12 +27,19 @@ class Trial:
 
 
 def judged(
-    trials: Sequence[Trial], drift: Mapping[tuple[str, str], float], provenance: Mapping[str, Any]
+    trials: Sequence[Trial],
+    drift: Mapping[tuple[str, str], float],
+    others: Mapping[tuple[str, str], float],
+    provenance: Mapping[str, Any],
 ) -> Validation:
-    """Return what trials, load by load, say of the simulator."""
+    """Return what trials, load by load, say of the simulator; ``drift`` and ``others`` are those of cases."""
     measured, predicted = _metrics(trials, "measured"), _metrics(trials, "simulated")
     cases = tuple(
-        _case(trial, measured[trial.load], predicted[trial.load], drift.get((trial.load, trial.policy)))
+        replace(
+            _case(trial, measured[trial.load], predicted[trial.load]),
+            drift=drift.get((trial.load, trial.policy)),
+            others=others.get((trial.load, trial.policy)),
+        )
         for trial in trials
     )
     audits = [trial.audit for trial in trials]
@@ -63,7 +70,7 @@ def _metrics(trials: Sequence[Trial], name: str) -> dict[str, dict[str, Metrics]
     return found
 
 
-def _case(trial: Trial, measured: Mapping[str, Metrics], predicted: Mapping[str, Metrics], drift: float | None) -> Case:
+def _case(trial: Trial, measured: Mapping[str, Metrics], predicted: Mapping[str, Metrics]) -> Case:
     return Case(
         load=trial.load,
         policy=trial.policy,
@@ -71,5 +78,4 @@ def _case(trial: Trial, measured: Mapping[str, Metrics], predicted: Mapping[str,
         errors=IterationErrors.of([trial.audit]),
         by_kind=errors_by_kind([trial.audit]),
         batches=Batches.of(trial.audit, trial.measured, trial.simulated),
-        drift=drift,
     )

@@ -36,6 +36,8 @@ class Limits:
 
 
 LIMITS = Limits()
+QUIET = 0.1
+"""Processors that other programs may keep busy on a machine that is called quiet."""
 
 
 def percent(share: float, *, signed: bool = True) -> str:
@@ -66,7 +68,7 @@ def verdict(
         _best(winners, best, noise),
         _batches(cases),
     ]
-    told = [_order(orders, noise), _coverage(errors), _parting(cases), _drift(cases)]
+    told = [_order(orders, noise), _coverage(errors), _parting(cases), _drift(cases), _others(cases)]
     return (_sum(promised), *promised, *(finding for finding in told if finding.text))
 
 
@@ -214,6 +216,16 @@ def _drift(cases: Sequence[Case]) -> Finding:
         "nothing is corrected for that."
     )
     return Finding(subject="drift", holds=None, text=text)
+
+
+def _others(cases: Sequence[Case]) -> Finding:
+    known = sorted((case.others, case.name) for case in cases if case.others is not None)
+    if not known:
+        return Finding(subject="other programs", holds=None, text="")
+    most, name = known[-1]
+    text = f"They kept up to {most:.2f} processors busy during a replay ({name})"
+    text += ": the machine was quiet." if most <= QUIET else ", which slows an engine; the simulator knows of none."
+    return Finding(subject="other programs", holds=None, text=text)
 
 
 def _limit(share: float) -> str:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("torch", reason="the engine needs torch")
 
 import engine.validation as validation
+from engine import hardware
 from engine.__main__ import app
 from engine.engine import Engine
 from engine.validate_command import parse_loads
@@ -117,9 +118,9 @@ def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[...,
         def saturation(self, workload: Workload, choices: Mapping[str, Any]) -> dict[str, float]:
             return dict.fromkeys(choices, 50.0)
 
-        def judge(self, folder: Path, workloads: Any, choices: Any, *, drift: Any, command: str) -> str:
+        def judge(self, folder: Path, workloads: Any, choices: Any, *, drift: Any, others: Any, command: str) -> str:
             seen["run"] = read_run(folder / "measured" / "only" / "a")
-            seen["drift"] = drift
+            seen["drift"], seen["others"] = drift, others
             return command
 
         def show(self, validation: Any, *, console: Any) -> None: ...
@@ -134,6 +135,41 @@ def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[...,
     assert set(seen["drift"]) == {("only", "a")}
     assert np.isfinite(seen["drift"]["only", "a"])
     assert seen["run"].requests.generated_tokens.tolist() == [3] * 5
+
+
+@pytest.mark.parametrize(("busy", "replays"), [(0.0, 2), (0.5, 2 + validation.RETRIES), (None, 2)])
+def test_a_replay_beside_other_programs_is_done_again(
+    make_engine: Callable[..., Engine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    busy: float | None,
+    replays: int,
+) -> None:
+    done: list[Path] = []
+    now = iter(range(1000))
+    monkeypatch.setattr(validation, "replay", lambda engine, choice, workload, folder, *, model: done.append(folder))
+    monkeypatch.setattr(validation.time, "perf_counter", lambda: next(now))
+    seen = iter(np.arange(1000) * busy) if busy is not None else iter([None] * 1000)
+    monkeypatch.setattr(validation.hardware, "others_busy_s", lambda: next(seen))
+    own = Workload(name="own", arrival_s=np.arange(5) / 4, prompt_tokens=np.full(5, 9), output_tokens=np.full(5, 3))
+    choices = {"a": choose("orca"), "b": choose("vllm-v1")}
+    plan = Plan(workload=own, choices=choices, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=2.0)
+    trial = Trial(make_engine(blocks=400).runner, plan, tmp_path, lambda *_: None)
+    for label in choices:
+        trial._replay_quietly("only", label, own)
+    assert len(done) == replays
+    assert trial.others == ({} if busy is None else {("only", label): pytest.approx(busy) for label in choices})
+
+
+def test_other_programs_are_seen_where_the_system_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before_s = hardware.others_busy_s()
+    if before_s is not None:
+        subprocess.run([sys.executable, "-c", "sum(i * i for i in range(3_000_000))"], check=True)
+        after_s = hardware.others_busy_s()
+        assert after_s is not None
+        assert after_s > before_s
+    monkeypatch.setattr(hardware, "CPU_TIMES", tmp_path / "nowhere")
+    assert hardware.others_busy_s() is None
 
 
 @pytest.mark.parametrize("text", ["", "below", "below:0", "below:-1", "below:inf", "a:1,a:2", "a/b:1", "below:x"])

@@ -149,6 +149,18 @@ def test_another_best_policy_is_named_with_what_it_costs(measured: Make) -> None
     assert finding(validation, "same batches").holds is False
 
 
+def test_other_programs_are_named(measured: Make) -> None:
+    made = measured()
+    for busy, words in (
+        (0.02, "0.02 processors busy during a replay (vllm, below): the machine was quiet"),
+        (0.4, "slows"),
+    ):
+        found = made.validation(others={("below", "vllm"): busy})
+        assert found.case("below", "vllm").others == busy
+        (said,) = [finding for finding in found.verdict if finding.subject == "other programs"]
+        assert words in said.text
+
+
 def test_drift_is_printed_and_nothing_else(measured: Make) -> None:
     made = measured({"below": 3.0}, slower=1.03)
     without = made.validation().as_dict()
