@@ -60,7 +60,7 @@ def _page(runs: Runs, command: str) -> Iterator[str]:
     yield from _what_was_run(runs, command)
     yield from _who_wins(runs)
     for panel in panels(runs):
-        yield _figure(panel)
+        yield figure_html(panel)
     yield "</main>\n</body>\n</html>\n"
 
 
@@ -116,7 +116,8 @@ def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:
     yield "</tbody>\n</table></div>\n"
 
 
-def _figure(panel: Panel) -> str:
+def figure_html(panel: Panel) -> str:
+    """Return a panel as a section of a page that has plotly's script already."""
     plot = panel.figure.to_html(
         full_html=False, include_plotlyjs=False, div_id=f"figure-{panel.name}", config=PLOT_CONFIG
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,7 +103,7 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, in the order above; null where there is no value."""
-        document: dict[str, Any] = _without_nan(asdict(self))
+        document: dict[str, Any] = without_nan(asdict(self))
         return document
 
 
@@ -199,9 +200,10 @@ def _per_block(blocks: StepFunction, all_blocks: int) -> StepFunction:
     return StepFunction(times_s=blocks.times_s, values=blocks.values / all_blocks, end_s=blocks.end_s)
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+def without_nan(value: Any) -> Any:
+    """Return a document with None for every number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from os import PathLike
 
-from simulator.figure_style import Panel
-from simulator.report import PLOT_CONFIG, POLICY
+from simulator.report import POLICY, figure_html
 from simulator.report_style import CSS
 from simulator.validation.figures import panels
 from simulator.validation.judgement import Trial
@@ -68,12 +67,12 @@ def _page(validation: Validation, trials: Sequence[Trial]) -> Iterator[str]:
     yield from _verdict(validation)
     yield from _sheet(winner_sheet(validation))
     scatter, *others = panels(validation, trials)
-    yield _figure(scatter)
+    yield figure_html(scatter)
     yield from _sheet(iteration_sheet(validation))
     yield from _sheet(kind_sheet(validation))
     yield from _sheet(case_kind_sheet(validation), level=3)
     for panel in others:
-        yield _figure(panel)
+        yield figure_html(panel)
     yield "<h2>All metrics</h2>\n"
     yield '<p class="caption">Amber: beyond the limit of the verdict.</p>\n'
     for policy in validation.policies:
@@ -147,13 +146,3 @@ def _provenance(validation: Validation) -> Iterator[str]:
     yield "</table></div>\n"
     if command := validation.provenance["command"]:
         yield f"<pre><code>{escape(command)}</code></pre>\n"
-
-
-def _figure(panel: Panel) -> str:
-    plot = panel.figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"figure-{panel.name}", config=PLOT_CONFIG
-    )
-    return (
-        f'<h2 id="{panel.name}">{escape(panel.title)}</h2>\n<p class="caption">{escape(panel.caption)}</p>\n'
-        f"<figure>{plot}</figure>\n"
-    )

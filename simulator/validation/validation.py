@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from simulator.validation.agreement import Case, IterationErrors
 from simulator.validation.ranking import Order, Winner
+from traces.metrics import without_nan
 
 SCHEMA_VERSION = 1
 
@@ -106,13 +106,5 @@ class Validation:
             "cases": [case.as_dict() for case in self.cases],
             "provenance": dict(self.provenance),
         }
-        known: dict[str, Any] = _without_nan(document)
+        known: dict[str, Any] = without_nan(document)
         return known
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
