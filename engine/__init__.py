@@ -1,1 +1,1 @@
-"""The real thing: kernels on real devices."""
+"""The real thing: transformers models over a paged KV cache, driven by the policies; replay, benchmarks, validation."""

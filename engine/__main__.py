@@ -1,4 +1,4 @@
-"""``python -m engine``: serve prompts, replay a workload on the real engine."""
+"""``python -m engine``: serve prompts, replay a workload on the real engine, benchmark and validate it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import options
+from engine import bench_app, options
 from traces.command_line import new_app, run
 
 app = new_app(
@@ -70,7 +70,9 @@ def generate_command(
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
-    attention_backend: options.AttentionBackend = "sdpa",
+    attention_backend: options.AttentionBackend = "auto",
+    enforce_eager: options.EnforceEager = False,
+    torch_compile: options.TorchCompile = False,
     threads: options.Threads = 1,
     seed: options.Seed = 0,
     policy: options.Policy = "vllm-v1",
@@ -149,7 +151,9 @@ def replay_command(
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
-    attention_backend: options.AttentionBackend = "sdpa",
+    attention_backend: options.AttentionBackend = "auto",
+    enforce_eager: options.EnforceEager = False,
+    torch_compile: options.TorchCompile = False,
     threads: options.Threads = 1,
     seed: options.Seed = 0,
     policy: options.Policy = "vllm-v1",
@@ -239,7 +243,9 @@ def validate_command(
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
-    attention_backend: options.AttentionBackend = "sdpa",
+    attention_backend: options.AttentionBackend = "auto",
+    enforce_eager: options.EnforceEager = False,
+    torch_compile: options.TorchCompile = False,
     threads: options.Threads = 1,
     seed: options.Seed = 0,
     max_num_seqs: options.MaxNumSeqs = None,
@@ -252,9 +258,10 @@ def validate_command(
 ) -> None:
     """Try what the simulator promises: simulate a workload, replay it on the engine, compare.
 
-    Measures this machine with the engine's own runner, fits the cost model, then simulates and replays the workload
-    under every policy below, near and above what it can sustain. Prints and draws predicted beside measured: latencies,
-    throughput, every iteration, and which policy is best by each.
+    Measures this machine with the engine's own runner, fits the cost model, then
+    simulates and replays the workload under every policy, below, near and above what
+    it can sustain. Prints and draws predicted beside measured: latencies, throughput,
+    every iteration, and which policy is best by each.
 
     Example: python -m engine validate chat --num-prompts 64 --length-scale 0.06 --model llama-60m --load-format dummy
     """
@@ -274,6 +281,9 @@ def validate_command(
         budget=budget,
     )
     validate(_settings(given), asked, as_json=json)
+
+
+app.add_typer(bench_app.app, name="bench")
 
 
 def _settings(given: dict[str, Any]) -> Any:

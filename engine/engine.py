@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import torch
 
@@ -32,6 +33,10 @@ class Iteration:
         What ran (its decodes are no longer listed), and what the policy made of it.
     start_s, end_s
         By the engine's clock.
+    model_s
+        Seconds from when the batch was handed to the runner to when its tokens were there, by the time that
+        passed in the world: the model and sampling. What else the iteration took went to scheduling, laying the
+        batch out, and taking its tokens in.
     waiting, running, blocks_used
         Queue length, residents and KV blocks in use, right after the batch was scheduled.
     finished
@@ -42,6 +47,7 @@ class Iteration:
     done: Completion
     start_s: float
     end_s: float
+    model_s: float
     waiting: int
     running: int
     blocks_used: int
@@ -177,7 +183,7 @@ class Engine:
             assert not self.has_work, f"policy {self.policy.name} has work and schedules nothing"
             return None
         seen = len(self.policy.waiting), self.policy.residents, self.policy.pool.used
-        stopped = self._run(batch)
+        stopped, model_s = self._run(batch)
         self.runner.wait()
         end_s = self.clock.now_s()
         done = self.policy.complete(batch, end_s, stopped=[request.sequence for request in stopped])
@@ -189,14 +195,15 @@ class Engine:
             done=done,
             start_s=start_s,
             end_s=end_s,
+            model_s=model_s,
             waiting=waiting,
             running=running,
             blocks_used=used,
             finished=finished,
         )
 
-    def _run(self, batch: Batch) -> list[Request]:
-        """Run a batch and give its requests their tokens; return those that stop."""
+    def _run(self, batch: Batch) -> tuple[list[Request], float]:
+        """Run a batch and give its requests their tokens; return those that stop, and the seconds of the model."""
         chunks = [(self._live[chunk.sequence.request_id], chunk) for chunk in batch.chunks]
         decodes = [self._live[sequence.request_id] for sequence in batch.decode_sequences()]
         slices = [
@@ -213,24 +220,27 @@ class Engine:
             for request in decodes
         ]
         sampled = [request for request, chunk in chunks if chunk.ends_prompt] + decodes
-        logits_sv = self.runner.forward(self.runner.batch_input(slices))
-        self._sample(logits_sv, sampled)
-        return [request for request in sampled if request.finish_reason is not None]
+        inputs = self.runner.batch_input(slices)
+        start_s = perf_counter()
+        raw_sv = self.runner.forward(inputs)
+        tokens = self._choose(raw_sv, sampled)
+        model_s = perf_counter() - start_s
+        for row, (request, token) in enumerate(zip(sampled, tokens, strict=True)):
+            if request.params.logprobs is not None:
+                request.logprobs.append(token_logprobs(raw_sv[row], token, request.params.logprobs))
+            request.accept(token)
+        return [request for request in sampled if request.finish_reason is not None], model_s
 
     @staticmethod
-    def _sample(logits_sv: torch.Tensor, requests: Listing[Request]) -> None:
-        raw_sv = logits_sv
+    def _choose(logits_sv: torch.Tensor, requests: Listing[Request]) -> list[int]:
+        """Return the next token of each request."""
         banned = [(row, request.banned) for row, request in enumerate(requests) if request.banned]
         if banned:
             logits_sv = logits_sv.clone()
             for row, tokens in banned:
                 logits_sv[row, tokens] = -torch.inf
         generators = [request.generator for request in requests]
-        tokens = choose_tokens(logits_sv, [request.params for request in requests], generators)
-        for row, (request, token) in enumerate(zip(requests, tokens, strict=True)):
-            if request.params.logprobs is not None:
-                request.logprobs.append(token_logprobs(raw_sv[row], token, request.params.logprobs))
-            request.accept(token)
+        return choose_tokens(logits_sv, [request.params for request in requests], generators)
 
     def _check_idle(self) -> None:
         """Whoever has no work holds no block."""

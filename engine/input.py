@@ -118,17 +118,16 @@ class BatchInput:
         sampled = [end - 1 for each, end in zip(slices, ends, strict=True) if each.samples]
         own, tokens = ends[-1], ends[-1] if shape is None else shape.tokens
         columns = np.zeros(3 * tokens + (len(sampled) if shape is None else shape.sequences), np.int64)
-        ids_t, positions_t, slots_t, sampled_s = np.split(columns, (tokens, 2 * tokens, 3 * tokens))
-        ids_t[:own] = np.fromiter(chain.from_iterable(each.token_ids for each in slices), np.int64, own)
-        positions = (range(each.past, each.context) for each in slices)
-        positions_t[:own] = np.fromiter(chain.from_iterable(positions), np.int64, own)
-        slots = (each.slots(block_size) for each in slices)
-        slots_t[:own] = np.fromiter(chain.from_iterable(slots), np.int64, own)
-        slots_t[own:] = scratch_slot
-        sampled_s[: len(sampled)] = sampled
+        ids, places, slots, rows = np.split(columns, (tokens, 2 * tokens, 3 * tokens))
+        ids[:own] = np.fromiter(chain.from_iterable(each.token_ids for each in slices), np.int64, own)
+        spans = (range(each.past, each.context) for each in slices)
+        places[:own] = np.fromiter(chain.from_iterable(spans), np.int64, own)
+        slots[:own] = np.fromiter(chain.from_iterable(each.slots(block_size) for each in slices), np.int64, own)
+        slots[own:] = scratch_slot
+        rows[: len(sampled)] = sampled
         there = on_device(columns, device)
-        parts = there.split((tokens, tokens, tokens, len(sampled_s)))
-        return cls(tuple(slices), there, *parts, shape=shape)
+        ids_t, positions_t, slots_t, sampled_s = torch.split(there, [tokens, tokens, tokens, len(rows)])
+        return cls(tuple(slices), there, ids_t, positions_t, slots_t, sampled_s, shape)
 
     @property
     def starts(self) -> list[int]:

@@ -54,7 +54,7 @@ def load_model(
     if load_format not in LOAD_FORMATS:
         what, wish = f"unknown load format {load_format!r}", f"one of {', '.join(LOAD_FORMATS)}"
         raise InputError(what, where="--load-format", expected=wish)
-    _check_device(device)
+    check_device(device)
     path = model_path(name_or_path)
     config = _config(path)
     number_type = _dtype(dtype, config, path)
@@ -89,7 +89,8 @@ def stop_ids(model: Any) -> frozenset[int]:
     return frozenset()
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is not there: InputError unless it is ``cpu``, ``cuda`` or ``cuda:1``."""
     kind, colon, index = device.partition(":")
     if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdecimal())):
         raise InputError(f"unknown device {device!r}", where="--device", expected="cpu, cuda or cuda:N")

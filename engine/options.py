@@ -27,7 +27,20 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", "-d", help="cpu, cuda or cuda:N.", rich_help_panel=MODEL)]
 AttentionBackend = Annotated[
-    str, typer.Option("--attention-backend", help="What computes attention: sdpa.", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        "--attention-backend",
+        help="What computes attention: sdpa, triton, flashinfer, or auto: triton on CUDA, else sdpa.",
+        rich_help_panel=MODEL,
+    ),
+]
+EnforceEager = Annotated[
+    bool,
+    typer.Option("--enforce-eager", help="Without CUDA graphs, which are there on CUDA alone.", rich_help_panel=MODEL),
+]
+TorchCompile = Annotated[
+    bool,
+    typer.Option("--torch-compile", help="Compile the model, which takes minutes at first.", rich_help_panel=MODEL),
 ]
 Threads = Annotated[int, typer.Option("--threads", help="Threads that compute, on a CPU.", rich_help_panel=MODEL)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.", rich_help_panel=MODEL)]

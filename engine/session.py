@@ -9,9 +9,10 @@ import torch
 
 from engine.attention import attention_backend
 from engine.engine import Engine
+from engine.graphs import GraphSizes, OnProgress
 from engine.kv_cache import KVLayout
 from engine.kv_layout import kv_layout
-from engine.loading import load_model
+from engine.loading import check_device, load_model
 from engine.runner import Runner
 from engine.text import Tokenizer
 from policies.blocks import KVMemory
@@ -21,6 +22,10 @@ from traces.errors import InputError
 CPU_KV_BYTES = 2**30
 """What the KV cache takes of a CPU's memory unless told otherwise."""
 GPU_SHARE = 0.9
+SCRATCH_BLOCKS = 1
+"""What the KV cache holds beside the policy's blocks."""
+BUDGETS = ("max_num_batched_tokens", "chunk_size")
+"""Settings that say how many tokens a policy fills a batch with."""
 LENGTH_STEP = 256
 """A default max_model_len is a multiple of this, in tokens."""
 
@@ -34,7 +39,9 @@ class EngineSettings:
     load_format: str = "safetensors"
     dtype: str | None = None
     device: str = "cpu"
-    attention_backend: str = "sdpa"
+    attention_backend: str = "auto"
+    enforce_eager: bool = False
+    torch_compile: bool = False
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     max_model_len: int | None = None
@@ -89,14 +96,21 @@ def policy_choice(settings: EngineSettings) -> PolicyChoice:
 
 
 def build_engine(
-    settings: EngineSettings, choice: PolicyChoice, *, longest: int | None, tokenizer: Tokenizer | None = None
+    settings: EngineSettings,
+    choice: PolicyChoice,
+    *,
+    longest: int | None,
+    tokenizer: Tokenizer | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Engine:
-    """Load the model, size the KV cache, and put an engine on top.
+    """Load the model, size the KV cache, put an engine on top, and capture CUDA graphs unless told otherwise.
 
     Parameters
     ----------
     longest
         Prompt and output tokens of the longest request, for a default ``max_model_len``; None where unknown.
+    on_progress
+        Called with the number of captured graphs and that of all.
 
     Raises
     ------
@@ -104,7 +118,8 @@ def build_engine(
         If anything asked for is wrong or does not fit.
     """
     torch.set_num_threads(settings.threads)
-    backend = attention_backend(settings.attention_backend)
+    check_device(settings.device)
+    backend = attention_backend(settings.attention_backend, settings.device)
     model = load_model(
         settings.model,
         load_format=settings.load_format,
@@ -116,7 +131,18 @@ def build_engine(
     context = _context(settings, model, longest)
     blocks = settings.num_gpu_blocks_override or _blocks(settings, choice, layout, context)
     memory = KVMemory(blocks=blocks, block_size=settings.block_size, max_model_len=context)
-    return Engine(Runner(model, layout, memory, backend), choice, tokenizer=tokenizer, seed=settings.seed)
+    graphs = None if settings.device == "cpu" or settings.enforce_eager else _graph_sizes(choice)
+    runner = Runner(model, layout, memory, backend, graphs=graphs, compiled=settings.torch_compile)
+    engine = Engine(runner, choice, tokenizer=tokenizer, seed=settings.seed)
+    if graphs is not None:
+        runner.warm_up(on_progress)
+    return engine
+
+
+def _graph_sizes(choice: PolicyChoice) -> GraphSizes:
+    """Return the batches to capture: as many sequences, and as many tokens, as the policy fills a batch with."""
+    budget = next((getattr(choice.settings, name, None) for name in BUDGETS if hasattr(choice.settings, name)), None)
+    return GraphSizes.of(choice.settings.max_num_seqs, budget)
 
 
 def _context(settings: EngineSettings, model: Any, longest: int | None) -> int:
@@ -138,6 +164,8 @@ def _blocks(settings: EngineSettings, choice: PolicyChoice, layout: KVLayout, co
     """Return the KV blocks that the memory holds, but no more than all residents can fill."""
     size = settings.block_size * layout.bytes_per_token
     room = _free_bytes(settings) // size
+    if settings.device != "cpu":
+        room -= SCRATCH_BLOCKS
     if room < 1:
         raise InputError("no memory is left for a KV block", where=settings.device, expected="a smaller model")
     return min(room, choice.settings.max_num_seqs * -(-context // settings.block_size))
@@ -146,5 +174,6 @@ def _blocks(settings: EngineSettings, choice: PolicyChoice, layout: KVLayout, co
 def _free_bytes(settings: EngineSettings) -> int:
     if settings.device == "cpu":
         return CPU_KV_BYTES
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(settings.device)
     return int((settings.gpu_memory_utilization or GPU_SHARE) * total) - (total - free)

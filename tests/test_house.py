@@ -75,7 +75,7 @@ def test_importing_a_light_package_loads_nothing_heavy(package: str) -> None:
     assert not loaded_by(f"import {package}") & set(HEAVY)
 
 
-@pytest.mark.parametrize("package", ["traces", "profiler", "simulator"])
+@pytest.mark.parametrize("package", ["traces", "profiler", "simulator", "engine"])
 def test_a_command_line_loads_nothing_slow_before_it_is_told_what_to_do(package: str) -> None:
     slow = {*HEAVY, "scipy", "plotly", "pandas"}
     assert not loaded_by(f"import {package}.__main__") & slow

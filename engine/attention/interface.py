@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from traces.errors import InputError
 
@@ -47,9 +47,12 @@ class LayerAttention(Protocol):
 
 
 def register() -> None:
-    """Make :data:`ATTENTION` known to transformers, without a mask; doing it again changes nothing."""
+    """Make :data:`ATTENTION` known to transformers; doing it again changes nothing.
+
+    For an attention that it has no mask for, transformers makes none, and does not look at the positions, which
+    would have to be read on the host.
+    """
     AttentionInterface.register(ATTENTION, paged_attention)
-    AttentionMaskInterface.register(ATTENTION, lambda *_, **__: None)
 
 
 def paged_attention(

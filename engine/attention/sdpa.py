@@ -1,19 +1,24 @@
 """Paged attention by PyTorch's scaled_dot_product_attention, on any device: the oracle of the others.
 
-Each chunk gathers its own blocks. Decodes with equally many blocks are gathered together: no more is read
-than by themselves, and many short ones cost few calls.
+Each chunk gathers its own blocks. Decodes with equally many blocks are gathered together, so that no more is
+read than by themselves and many short ones cost few calls; on a CPU only so many at a time that what was
+gathered is still in the core's cache when it is attended to.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
 from engine.input import BatchInput, Slice
-from engine.kv_cache import KVCache
+from engine.kv_cache import KVCache, KVLayout
+
+GATHERED_BYTES = 2**20
+"""On a CPU, the most keys that decodes gather at once (and as many values): both fit a level-2 cache of today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,11 @@ class Span:
 class DecodeGroup:
     """Decodes within a window that attend to equally many blocks: their rows, blocks, and which tokens count.
 
-    ``mask_s11k`` is None where every token of the blocks counts for every decode.
+    ``rows_s`` is a slice where the rows follow each other; ``mask_s11k`` is None where every token of the blocks
+    counts for every decode.
     """
 
-    rows_s: torch.Tensor
+    rows_s: torch.Tensor | slice
     blocks_sn: torch.Tensor
     mask_s11k: torch.Tensor | None
 
@@ -47,6 +53,10 @@ class SdpaBackend:
     """See the module."""
 
     name = "sdpa"
+    capturable = False
+
+    def check(self, layout: KVLayout, block_size: int) -> None:
+        """Every size of a block and of a head will do."""
 
     def plan(self, inputs: BatchInput, cache: KVCache) -> SdpaPlan:
         """Return the attention of one batch."""
@@ -111,7 +121,20 @@ class SdpaPlan:
             block = first // size
             blocks = decode.held(size)[block:]
             alike[len(blocks)].append((row, first - block * size, decode.context - block * size, blocks))
-        return [self._group(members) for members in alike.values()]
+        return [
+            self._group(members[start : start + most])
+            for blocks, members in alike.items()
+            for most in (self._most_together(blocks),)
+            for start in range(0, len(members), most)
+        ]
+
+    def _most_together(self, blocks: int) -> int:
+        """Return how many decodes of so many blocks are gathered at once."""
+        if self._cache.device.type != "cpu":
+            return len(self._inputs.slices)
+        layout = self._cache.layout
+        keys_bytes = blocks * self._cache.block_size * layout.kv_heads * layout.head_dim * layout.dtype.itemsize
+        return max(1, GATHERED_BYTES // keys_bytes)
 
     def _group(self, members: list[tuple[int, int, int, list[int]]]) -> DecodeGroup:
         device = self._cache.device
@@ -123,7 +146,7 @@ class SdpaPlan:
             place_k = torch.arange(keys, device=device)
             first_s1, end_s1 = (torch.tensor(values, device=device)[:, None] for values in (firsts, ends))
             mask_s11k = ((place_k >= first_s1) & (place_k < end_s1))[:, None, None]
-        return DecodeGroup(torch.tensor(rows, device=device), blocks_sn, mask_s11k)
+        return DecodeGroup(_rows(rows, device), blocks_sn, mask_s11k)
 
     def _chunk(self, layer: int, span: Span, q_thd: torch.Tensor, scale: float) -> torch.Tensor:
         k_kgd, v_kgd = (kv[span.first : span.first + span.keys] for kv in self._cache.read(layer, span.blocks_n))
@@ -153,6 +176,12 @@ class SdpaPlan:
             scale=scale,
         )
         return out_sgrd.reshape(sequences, heads, -1)
+
+
+def _rows(rows: Sequence[int], device: torch.device) -> torch.Tensor | slice:
+    """Return ascending rows as what picks them, without a copy where they follow each other."""
+    first, last = rows[0], rows[-1]
+    return slice(first, last + 1) if last - first + 1 == len(rows) else torch.tensor(rows, device=device)
 
 
 def _mask(chunk: Slice, first: int, window: int | None, device: torch.device) -> torch.Tensor | None:

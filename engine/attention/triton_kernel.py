@@ -4,8 +4,8 @@ A batch is one flat row of query tokens. A program of the kernel takes a tile of
 the query heads that share one key-value head, packed into the rows of one matrix, so that a decode of grouped heads
 fills the tensor cores too. It walks the sequence's context through the block table with the online softmax of
 FlashAttention (Dao et al., 2022, arXiv:2205.14135) in float32. Where there are too few tiles to keep the device busy,
-the context is cut into splits, each a program of its own, and a second kernel joins their partial results
-(Flash-Decoding, Dao et al., 2023). A tile whose context fits into one split writes its result directly.
+the context is cut into splits, each a program of its own, and a second kernel joins their partial results (Flash-
+Decoding, Dao et al., 2023). A tile whose context fits into one split writes its result directly.
 
 Nothing here reads a tensor on the host: launch grids follow from shapes and from integers the caller knows, so a call
 can be captured in a CUDA graph. Under ``TRITON_INTERPRET=1``, set before Triton is imported, it runs on the CPU.
@@ -107,7 +107,7 @@ def paged_attention(
     tensors = (out, partial, weight, query, key_pool, value_pool, block_tables, query_start, context_len)
     row_strides = (*query.stride()[:2], *out.stride()[:2])
     pool_strides = (*key_pool.stride()[:3], *value_pool.stride()[:3], block_tables.stride(0))
-    numbers = (sequences, plan.split_len, scale * math.log2(math.e))
+    numbers = (sequences, plan.least_split, scale * math.log2(math.e))
     with torch.cuda.device_of(query):
         _attend[(plan.tiles, kv_heads, plan.splits)](
             *tensors,
@@ -248,7 +248,7 @@ def _step(
 
 
 @triton.jit(
-    do_not_specialize=["sequences", "split_len", "table_stride"],
+    do_not_specialize=["sequences", "least_split", "table_stride"],
     do_not_specialize_on_alignment=["block_tables", "query_start", "context_len"],
 )
 def _attend(
@@ -262,7 +262,7 @@ def _attend(
     query_start,
     context_len,
     sequences,
-    split_len,
+    least_split,
     scale,
     query_token_stride,
     query_head_stride,
@@ -288,8 +288,9 @@ def _attend(
 ):
     """One tile of query rows over one split of its context. Grid: tiles, key-value heads, splits.
 
-    With `split`, `weight` [tokens, heads, splits] receives the base-2 logarithm of the sum that each part of the
-    softmax was divided by, -inf where a part is empty, and everywhere where the tile wrote to `out` itself.
+    With `split` a tile divides its own context among the splits, `least_split` tokens to each at least, and `weight`
+    [tokens, heads, splits] receives the base-2 logarithm of the sum that each part of the softmax was divided by, -inf
+    where a part is empty or the tile wrote to `out` itself.
     """
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -302,7 +303,6 @@ def _attend(
     first = 0 if single else (tile - start // tile_tokens - sequence) * tile_tokens
     if first >= query_len:
         return
-
     row = tl.arange(0, block_m)
     dim = tl.arange(0, block_d)
     token = first + row // group
@@ -325,9 +325,10 @@ def _attend(
     begin = low
     end = high
     if split:
-        used = (high - low + split_len - 1) // split_len
+        split_len = tl.maximum(tl.cdiv(tl.cdiv(high - low, parts), block_n) * block_n, least_split)
+        used = tl.cdiv(high - low, split_len)
         begin = low + part * split_len
-        end = tl.where(part == parts - 1, high, tl.minimum(begin + split_len, high))
+        end = tl.minimum(begin + split_len, high)
     clear = begin
     if window == 0:
         clear = begin + tl.maximum(tl.minimum(end, past + first + 1) - begin, 0) // block_n * block_n

@@ -36,14 +36,14 @@ class Tiling:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One launch: an upper bound of the tiles, splits of the context, tokens in a split but the last, the tiling.
+    """One launch: an upper bound of the tiles, splits of the context, fewest tokens of a split but the last, tiling.
 
     `single` says that every sequence has at most one new token, so that tile and sequence are the same.
     """
 
     tiles: int
     splits: int
-    split_len: int
+    least_split: int
     single: bool
     tiling: Tiling
 
@@ -140,10 +140,9 @@ def plan_launch(
         mixed=mixed,
         split_bytes=4 * tokens * heads * (head_dim + 1),
     )
-    split_len = rounded_up(rounded_up(span, splits) // splits, tiling.block_n)
-    return Plan(
-        tiles=tiles, splits=rounded_up(span, split_len) // split_len, split_len=split_len, single=single, tiling=tiling
-    )
+    least_split = tiling.block_n if num_splits else MIXED_SPLIT_TOKENS if mixed else SPLIT_TOKENS
+    splits = min(splits, rounded_up(span, least_split) // least_split)
+    return Plan(tiles=tiles, splits=splits, least_split=least_split, single=single, tiling=tiling)
 
 
 def rounded_up(count: int, unit: int) -> int:

@@ -255,17 +255,18 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from engine.attention import triton_kernel
+from engine.attention import triton_kernel, triton_write
 
 shape = {"group": 4, "head_dim": 128, "block_size": 16, "window": 0, "widen": False, "block_n": 64, "block_d": 128}
 variants = [
     (triton_kernel._attend, shape | {"single": True, "split": True, "block_m": 16}, 4),
     (triton_kernel._attend, shape | {"single": False, "split": False, "block_m": 128}, 8),
     (triton_kernel._join, {"head_dim": 128, "block_s": 8, "block_d": 128}, 1),
+    (triton_write._write, {"kv_heads": 8, "head_dim": 128, "block": 1024}, 4),
 ]
-half = dict.fromkeys(["out", "query", "key_pool", "value_pool"], "*bf16")
+half = dict.fromkeys(["out", "query", "key", "value", "key_pool", "value_pool"], "*bf16")
 whole = dict.fromkeys(["block_tables", "query_start", "context_len"], "*i32")
-types = half | whole | {"partial": "*fp32", "weight": "*fp32", "scale": "fp32"}
+types = half | whole | {"partial": "*fp32", "weight": "*fp32", "scale": "fp32", "slots": "*i64"}
 for kernel, constants, warps in variants:
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     source = ASTSource(kernel, signature, {(kernel.arg_names.index(name),): value for name, value in constants.items()})
@@ -291,4 +292,4 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["False", "True", "True", "True", "False", "True"]
+    assert done.stdout.split() == ["False", "True", "True", "True", "False", "True", "False", "True"]
