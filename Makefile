@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## which scheduler serves a chat workload best on one 
 validate: $(VENV)/.installed-engine  ## does the simulator predict the engine on this machine?
 	$(BIN)/python -m engine validate chat --num-prompts 48 --length-scale 0.06 \
 	    --model llama-60m --load-format dummy --max-num-seqs 16 \
-	    --policies orca,vllm,sarathi-serve:max_num_batched_tokens=128 --budget 70 --output out/validation
+	    --policies orca,vllm,sarathi-serve:max_num_batched_tokens=256 --budget 50 --output out/validation
 
 test: $(VENV)/.installed-test lint  ## the whole suite
 	$(BIN)/python -m pytest -n 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 NAP_S = 0.002
@@ -22,6 +24,10 @@ class Clock(Protocol):
 
     def wait_until(self, time_s: float) -> None:
         """Return once ``time_s`` has come."""
+        ...
+
+    def stopped(self) -> AbstractContextManager[None]:
+        """Stand still as long as the block runs."""
         ...
 
 
@@ -44,3 +50,10 @@ class WallClock:
         time.sleep(max(0.0, time_s - self.now_s() - NAP_S))
         while self.now_s() < time_s:
             pass
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stand still as long as the block runs."""
+        begun_s = time.perf_counter()
+        yield
+        self._start_s += time.perf_counter() - begun_s

@@ -35,6 +35,7 @@ def replay(
     *,
     model: str,
     on_progress: OnProgress | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> None:
     """Serve ``workload`` at its arrival times and write the run record to ``folder``.
 
@@ -52,6 +53,8 @@ def replay(
         The preset, folder or ``config.json`` that the engine's model comes from.
     on_progress
         Called with the number of finished requests after each iteration that finished one.
+    on_iteration
+        Called after each iteration; what it takes counts as part of the next one, unless it stops the clock.
 
     Raises
     ------
@@ -76,6 +79,8 @@ def replay(
             )
             if on_progress is not None and iteration.finished:
                 on_progress(log.finished)
+            if on_iteration is not None:
+                on_iteration(iteration)
 
         serve(engine, workload, take)
         assert log.finished == len(workload), "requests were left behind"

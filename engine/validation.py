@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from engine import hardware
-from engine.engine import Engine
+from engine.engine import Engine, Iteration
 from engine.iterations import EngineIterations
 from engine.kernels import TorchKernels
 from engine.replay import deployment_of, replay
@@ -22,6 +22,7 @@ from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from profiler.grid import Grid, cpu_grid, design, gpu_grid
+from profiler.iteration import OP as ITERATION
 from profiler.iteration import design_iterations
 from profiler.kernels import OpShape
 from profiler.measure import Measurement
@@ -32,15 +33,18 @@ from traces.workload import Workload
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
 PROFILE, MEASURED = "profile", "measured"
-OPS_SHARE, FIRST_SHARE = 0.35, 0.2
-"""Of the measuring budget, what single ops get, and whole iterations before anything is replayed; the rest is
-spent on whole iterations between the replays."""
-QUIET = 0.1
-"""Processors that other programs may keep busy during a replay; beyond, it is done again."""
-RETRIES = 3
-"""Replays that are done again at most, of all."""
+OPS_SHARE = 0.35
+"""Of the measuring budget, what single ops get; the rest goes to whole iterations."""
+PAUSE_EVERY_S, PAUSE_S = 0.5, 0.2
+"""How often, by its own clock, a replay stands still for designed iterations, and for about how long."""
+LIGHT_S = 0.15
+"""Designed iterations longer than this are not run in a pause."""
+MEASURING_SHARE = 0.25
+"""Of the progress bar, for measuring the machine before anything is replayed."""
 DESIGN_ROOM = 0.9
 """Share of the KV cache that designed batches fill at most: each of their requests ends in a block of its own."""
+Case = tuple[str, str]
+"""A load and a policy."""
 Progress = Callable[[str, float], None]
 """Told what is going on, and the share of all of it that is done."""
 
@@ -64,15 +68,15 @@ class Judge(Protocol):
         workloads: Mapping[str, Workload],
         choices: Mapping[str, PolicyChoice],
         *,
-        drift: Mapping[tuple[str, str], float] | None = None,
-        others: Mapping[tuple[str, str], float] | None = None,
+        drift: Mapping[Case, float] | None = None,
+        others: Mapping[Case, float] | None = None,
         command: str = "",
     ) -> Any:
         """Simulate workloads (by load) under policies (by label), compare with ``folder/measured``, and report.
 
         Writes ``simulated``, ``audit``, ``validation.json`` and ``report.html`` beside it. ``drift`` says how
-        much slower the machine was around a replay than in the median of the profile, ``others`` how many
-        processors other programs kept busy during it; both are only printed.
+        much slower the machine was during a replay than in the median of the profile: what is simulated is the
+        machine as it was. ``others`` says how many processors other programs kept busy; it is only printed.
         """
         ...
 
@@ -125,8 +129,11 @@ class Plan:
 class Trial:
     """One measurement of everything, on one runner that nobody else uses.
 
-    The machine is measured in slices before, between and after the replays: what slows it down for a while
-    meets profile and replays alike, and how fast it was around each replay is known.
+    How fast a machine is changes: a neighbour takes cache and bandwidth, a clock rate falls. So every replay stands
+    still now and then, its clock too, while designed iterations run: their samples go into the profile, and by them
+    it is known how fast the machine was during each replay, whatever was replayed. The designed iterations write
+    over the KV of the requests in service, so that the tokens of these replays mean nothing; their number and
+    their times do.
 
     Parameters
     ----------
@@ -143,9 +150,8 @@ class Trial:
         self.measurement = Measurement(self.kernels, self.spec, self.deployment.hardware)
         self.iterations = EngineIterations(runner)
         self.shapes = self._design()
-        self.slices: list[Mapping[OpShape, list[float]]] = []
-        self.others: dict[tuple[str, str], float] = {}
-        self.retries = RETRIES
+        self.samples: dict[Case, list[Mapping[OpShape, list[float]]]] = {}
+        self.others: dict[Case, float] = {}
 
     def judged_by(self, make: type[Judge], command: str) -> tuple[Judge, Any]:
         """Measure all there is to measure; return the judge and what it found."""
@@ -155,7 +161,7 @@ class Trial:
         self._write_profile()
         judge = self._judge(make)
         self.progress("simulating and comparing", 1.0)
-        drift = self._drift(loads)
+        drift = {case: self._slowness(samples) for case, samples in self.samples.items() if samples}
         found = judge.judge(self.folder, loads, self.plan.choices, drift=drift, others=self.others, command=command)
         return judge, found
 
@@ -183,7 +189,7 @@ class Trial:
     def _measure_machine(self) -> None:
         machine, budget_s = self.kernels.machine(), self.plan.budget_s
         grid = cpu_grid(self.spec) if machine.is_cpu else gpu_grid(self.spec, machine.memory_bytes)
-        ops_s, first_s = OPS_SHARE * budget_s, FIRST_SHARE * budget_s
+        ops_s = OPS_SHARE * budget_s
         self.runner.warm_up()
         self.measurement.rounds(
             self.kernels, design(self.spec, grid), budget_s=ops_s, progress=self._part("measuring ops", 0, ops_s)
@@ -191,8 +197,8 @@ class Trial:
         self.measurement.rounds(
             self.iterations,
             self.shapes,
-            budget_s=first_s,
-            progress=self._part("measuring iterations", ops_s, first_s),
+            budget_s=budget_s - ops_s,
+            progress=self._part("measuring iterations", ops_s, budget_s - ops_s),
         )
         self._write_profile()
 
@@ -203,50 +209,46 @@ class Trial:
 
     def _replay(self, loads: Mapping[str, Workload]) -> None:
         cases = [(load, label) for load in loads for label in self.plan.choices]
-        slice_s = (1 - OPS_SHARE - FIRST_SHARE) * self.plan.budget_s / (len(cases) + 1)
-        for number, (load, label) in enumerate(cases):
-            self._slice(slice_s)
-            share = OPS_SHARE + FIRST_SHARE + (1 - OPS_SHARE - FIRST_SHARE) * number / len(cases)
-            self.progress(f"replaying {load}, {label}", share)
-            self._replay_quietly(load, label, loads[load])
-        self._slice(slice_s)
+        for number, case in enumerate(cases):
+            self.progress(f"replaying {', '.join(case)}", MEASURING_SHARE + (1 - MEASURING_SHARE) * number / len(cases))
+            self._replay_case(case, loads[case[0]])
 
-    def _replay_quietly(self, load: str, label: str, workload: Workload) -> None:
-        """Replay, and again where other programs took part of the machine, as long as there are retries."""
+    def _replay_case(self, case: Case, workload: Workload) -> None:
+        load, label = case
+        choice = self.plan.choices[label]
+        engine = Engine(self.runner, choice, seed=self.plan.seed)
+        samples = self.samples[case] = []
+        light = [shape for shape, time_s in self.measurement.medians_s().items() if self._is_light(shape, time_s)]
+        paused_s = -PAUSE_EVERY_S
+
+        def pause(iteration: Iteration) -> None:
+            nonlocal paused_s
+            if light and iteration.end_s - paused_s >= PAUSE_EVERY_S:
+                paused_s = iteration.end_s
+                with engine.clock.stopped():
+                    samples.append(self.measurement.rounds(self.iterations, light, budget_s=PAUSE_S))
+
+        start_s, others_s = time.perf_counter(), hardware.others_busy_s()
         folder = self.folder / MEASURED / load / label
-        while True:
-            choice = self.plan.choices[label]
-            engine = Engine(self.runner, choice, seed=self.plan.seed)
-            start_s, others_s = time.perf_counter(), hardware.others_busy_s()
-            replay(engine, choice, workload, folder, model=self.plan.model)
-            passed_s, after_s = time.perf_counter() - start_s, hardware.others_busy_s()
-            if others_s is None or after_s is None:
-                return
-            self.others[load, label] = (after_s - others_s) / passed_s
-            if self.others[load, label] <= QUIET or not self.retries:
-                return
-            self.retries -= 1
+        replay(engine, choice, workload, folder, model=self.plan.model, on_iteration=pause)
+        after_s = hardware.others_busy_s()
+        if others_s is not None and after_s is not None:
+            self.others[case] = max(0.0, (after_s - others_s) / (time.perf_counter() - start_s))
 
-    def _slice(self, budget_s: float) -> None:
-        self.slices.append(self.measurement.rounds(self.iterations, self.shapes, budget_s=budget_s))
+    def _is_light(self, shape: OpShape, time_s: float) -> bool:
+        return shape.op == ITERATION and time_s <= LIGHT_S
 
-    def _drift(self, loads: Mapping[str, Workload]) -> dict[tuple[str, str], float]:
-        """Return how much longer iterations took just before and after each replay than in the median of all."""
-        cases = [(load, label) for load in loads for label in self.plan.choices]
-        around = zip(cases, self.slices, self.slices[1:], strict=False)
-        return {case: self._slowness([before, after]) for case, before, after in around}
+    def _slowness(self, parts: list[Mapping[OpShape, list[float]]]) -> float:
+        """Return how much longer iterations took, on average, than in the median of all samples, as a share.
 
-    def _slowness(self, slices: list[Mapping[OpShape, list[float]]]) -> float:
-        ratios = [
-            time_s / self.measurement.median_s(shape)
-            for part in slices
-            for shape, times_s in part.items()
-            for time_s in times_s
-        ]
-        return float(np.median(ratios)) - 1
+        The average, since requests wait for slow iterations too, without the twentieth at either end.
+        """
+        medians_s = self.measurement.medians_s()
+        ratios = [time_s / medians_s[shape] for part in parts for shape, times in part.items() for time_s in times]
+        return float(np.mean(np.clip(ratios, *np.quantile(ratios, (0.05, 0.95))))) - 1
 
     def _write_profile(self) -> None:
         write_profile(self.folder / PROFILE, self.measurement.profile())
 
     def _part(self, label: str, done_s: float, part_s: float) -> Callable[[float, str], None]:
-        return lambda share, _: self.progress(label, (done_s + share * part_s) / self.plan.budget_s)
+        return lambda share, _: self.progress(label, MEASURING_SHARE * (done_s + share * part_s) / self.plan.budget_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import exp, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ class CostModel:
         model = deployment.spec
         self._window = model.sliding_window
         self._layers = deployment.stage_layers
+        self._pace = 1.0
         engine = fitted.engine or EngineFit(iteration_s=_overhead(deployment, fitted))
         self._engines = [engine if fitted.engine is None else engine.on(layers) for layers in self._layers]
         most_tokens = max(LEAST_TABLE, deployment.max_num_batched_tokens)
@@ -80,7 +82,7 @@ class CostModel:
         seconds += self._layers[stage] * attention_s + self._engine_s(batch, stage)
         if tables.head_s and batch.outputs:
             seconds += sum(self._head_s(tables, batch.outputs))
-        return seconds
+        return self._pace * seconds
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
@@ -97,7 +99,13 @@ class CostModel:
             communication_s + gather_s,
             self._engine_s(batch, stage),
         )
-        return dict(zip(GROUPS, parts, strict=True))
+        return {group: self._pace * part for group, part in zip(GROUPS, parts, strict=True)}
+
+    def at_pace(self, pace: float) -> CostModel:
+        """Return the same for a machine that takes ``pace`` times as long, all its sends excepted."""
+        changed = copy(self)
+        changed._pace = self._pace * pace
+        return changed
 
     def op_times(self, batch: BatchLike) -> dict[str, float]:
         """Return the seconds of the groups of ops that an engine is fitted in terms of, on the first stage.
@@ -131,7 +139,7 @@ class CostModel:
         _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
         bands = {name: op.band(coverage) for name, op in self.fitted.ops.items()}
         widths = (
-            spread_s * bands["gemm"],
+            self._pace * spread_s * bands["gemm"],
             parts["prefill attention"] * bands["prefill_attention"],
             parts["decode attention"] * bands["decode_attention"],
             parts["head"] * bands["gemm"],
@@ -161,6 +169,7 @@ class CostModel:
             "transferred": transferred,
             "measured": measured,
             "borrowed": borrowed,
+            "pace": self._pace,
             "overhead_s": self._engines[0].iteration_s,
             "engine": None if engine is None else engine.to_json(),
             "errors": errors,

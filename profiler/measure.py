@@ -25,6 +25,8 @@ FIRST_REPEATS = 3
 MOST_REPEATS = 20
 ROUND_SHARE_S = 0.01
 """Seconds that one shape may take in a later round: short ops are repeated more often."""
+SETTLING_S = 0.05
+"""Seconds for which an iteration runs before it is timed: in service most resemble those just before."""
 CEILING_REPEATS = 5
 CEILING_PRODUCT = 1024
 Progress = Callable[[float, str], None]
@@ -110,7 +112,9 @@ class Measurement:
     def _sample(self, timed: Timed, shape: OpShape) -> list[float]:
         run = timed.prepare(shape)
         known = self._samples.setdefault(shape, Samples())
-        timed.seconds(run, 1)
+        settled_s = sum(timed.seconds(run, 1))
+        while shape.op == ITERATION and settled_s < SETTLING_S:
+            settled_s += sum(timed.seconds(run, 1))
         repeats = 1 if shape.op == ITERATION else FIRST_REPEATS
         if known.seconds:
             repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
@@ -118,9 +122,9 @@ class Measurement:
         known.seconds.extend(taken)
         return taken
 
-    def median_s(self, shape: OpShape) -> float:
-        """Return the median of all samples of a shape so far."""
-        return self._samples[shape].median_s
+    def medians_s(self) -> dict[OpShape, float]:
+        """Return the median of all samples so far of every shape that has any."""
+        return {shape: known.median_s for shape, known in self._samples.items()}
 
     def profile(self) -> Profile:
         """Return the medians of all samples so far as a linted profile.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BINS = 80
 
 
-def error_panel(trials: Sequence[Trial], drifts: Mapping[tuple[str, str], float | None]) -> Panel:
+def error_panel(trials: Sequence[Trial]) -> Panel:
     """Return the median error of the iterations over the time of each run, one row a load."""
     from plotly.subplots import make_subplots
 
@@ -32,9 +32,7 @@ def error_panel(trials: Sequence[Trial], drifts: Mapping[tuple[str, str], float 
     lines = strokes(dict.fromkeys(trial.policy for trial in trials))
     for row, load in enumerate(loads, 1):
         mine = [trial for trial in trials if trial.load == load]
-        far = max(
-            _add_error(figure, trial, lines[trial.policy], drifts.get((load, trial.policy)), row) for trial in mine
-        )
+        far = max(_add_error(figure, trial, lines[trial.policy], row) for trial in mine)
         limit = 100 * LIMITS.iteration
         figure.add_hrect(y0=-limit, y1=limit, fillcolor=GREY, opacity=0.18, line_width=0, row=row, col=1)
         far = max(1.1 * far, 1.5 * limit)
@@ -48,19 +46,13 @@ def error_panel(trials: Sequence[Trial], drifts: Mapping[tuple[str, str], float 
         caption=(
             f"Median of predicted / measured - 1 over the iterations of each of {BINS} spans of a run; the band is "
             f"±{100 * LIMITS.iteration:.0f} %. A line that wanders while the batches stay alike shows a machine "
-            f"that drifts; below 0 the engine was slower than predicted.{_dotted(drifts)}"
+            "that drifts; below 0 the engine was slower than predicted."
         ),
         figure=figure,
     )
 
 
-def _dotted(drifts: Mapping[tuple[str, str], float | None]) -> str:
-    if all(drift is None for drift in drifts.values()):
-        return ""
-    return " Dotted: the error that the drift measured around the replay would leave of an exact prediction."
-
-
-def _add_error(figure: Figure, trial: Trial, stroke: Stroke, drift: float | None, row: int) -> float:
+def _add_error(figure: Figure, trial: Trial, stroke: Stroke, row: int) -> float:
     """Draw a run; return how far from 0 it goes, in percent."""
     time_s, error = error_over_time(trial)
     figure.add_scatter(
@@ -76,22 +68,7 @@ def _add_error(figure: Figure, trial: Trial, stroke: Stroke, drift: float | None
         row=row,
         col=1,
     )
-    far = float(np.abs(100 * error).max(initial=0.0))
-    if drift is None or not len(time_s):
-        return far
-    left = 100 * (1 / (1 + drift) - 1)
-    figure.add_scatter(
-        x=[time_s[0], time_s[-1]],
-        y=[left, left],
-        legendgroup=trial.policy,
-        showlegend=False,
-        mode="lines",
-        line={"color": stroke.colour, "dash": "dot", "width": 1.5},
-        hoverinfo="skip",
-        row=row,
-        col=1,
-    )
-    return max(far, abs(left))
+    return float(np.abs(100 * error).max(initial=0.0))
 
 
 def error_over_time(trial: Trial) -> tuple[FloatColumn, FloatColumn]:

@@ -19,5 +19,5 @@ def panels(validation: Validation, trials: Sequence[Trial]) -> list[Panel]:
         iteration_panel(trials),
         metric_panel(validation),
         distribution_panel(trials),
-        error_panel(trials, {(case.load, case.policy): case.drift for case in validation.cases}),
+        error_panel(trials),
     ]

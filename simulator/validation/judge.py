@@ -109,8 +109,9 @@ class Judge:
         choices
             Under which policies, by label.
         drift
-            (load, policy) -> how much slower (+) the machine was around that replay than in the median of its
-            profile, as a share. Printed beside the errors, used for nothing else.
+            (load, policy) -> how much slower (+) the machine was during that replay than in the median of its
+            profile, as a share, measured on other batches than the replay's. What is simulated is the machine as it
+            was: the cost model's times, longer by that share.
         others
             (load, policy) -> processors that other programs kept busy during that replay, on average. Printed too.
         command
@@ -128,7 +129,7 @@ class Judge:
             raise ValueError("a validation needs at least one load and one policy")
         workloads = dict(sorted(workloads.items(), key=lambda item: item[1].rate_per_s))
         measured = self._measured(folder, workloads, choices)
-        trials = list(self._trials(folder, measured, workloads, choices, on_progress))
+        trials = list(self._trials(folder, measured, workloads, choices, drift or {}, on_progress))
         validation = judged(trials, drift or {}, others or {}, self._provenance(trials, workloads, choices, command))
         write_report(folder / REPORT, validation, trials)
         write_json(folder / MARKER, validation.as_dict())
@@ -171,27 +172,36 @@ class Judge:
         measured: Mapping[tuple[str, str], RunRecord],
         workloads: Mapping[str, Workload],
         choices: Mapping[str, PolicyChoice],
+        drift: Mapping[tuple[str, str], float],
         on_progress: OnProgress | None,
     ) -> Iterator[Trial]:
         for done, ((load, label), run) in enumerate(measured.items()):
             if on_progress is not None:
                 on_progress(f"simulating {label}, {load}", done, len(measured))
-            yield self._trial(folder, load, label, run, workloads[load], choices[label])
+            cost_model = self._cost_model.at_pace(1 + drift.get((load, label), 0.0))
+            yield self._trial(folder, load, label, run, workloads[load], choices[label], cost_model)
         if on_progress is not None:
             on_progress("judging", len(measured), len(measured))
 
     def _trial(
-        self, folder: Path, load: str, label: str, run: RunRecord, workload: Workload, choice: PolicyChoice
+        self,
+        folder: Path,
+        load: str,
+        label: str,
+        run: RunRecord,
+        workload: Workload,
+        choice: PolicyChoice,
+        cost_model: CostModel,
     ) -> Trial:
         scenario = Scenario(
             workload=workload,
             deployment=self._deployment,
-            cost_model=self._cost_model,
+            cost_model=cost_model,
             memory=self._memory,
             seed=self._seed,
         )
         simulate(scenario, choice, folder / SIMULATED / load / label)
-        columns = audit(run.iterations, workload, choice, self._memory, self._cost_model)
+        columns = audit(run.iterations, workload, choice, self._memory, cost_model)
         write_audit(folder / AUDIT / load / f"{label}.parquet", columns)
         simulated = read_run(folder / SIMULATED / load / label)
         return Trial(load=load, policy=label, measured=run, simulated=simulated, audit=columns)

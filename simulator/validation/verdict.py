@@ -212,8 +212,8 @@ def _drift(cases: Sequence[Case]) -> Finding:
         return Finding(subject="drift", holds=None, text="")
     span = " to ".join(f"{percent(drift)} ({name})" for drift, name in dict.fromkeys((known[0], known[-1])))
     text = (
-        f"Around the replays the machine was {span} slower (+) or faster (-) than in the median of its profile; "
-        "nothing is corrected for that."
+        f"During the replays the machine was {span} slower (+) or faster (-) than in the median of its profile, by "
+        "designed batches that ran while a replay's clock stood still; each prediction is for the machine as it was."
     )
     return Finding(subject="drift", holds=None, text=text)
 

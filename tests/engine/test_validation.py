@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ pytest.importorskip("torch", reason="the engine needs torch")
 import engine.validation as validation
 from engine import hardware
 from engine.__main__ import app
+from engine.clock import WallClock
 from engine.engine import Engine
 from engine.validate_command import parse_loads
 from engine.validation import Plan, Trial, find_judge
@@ -137,28 +139,35 @@ def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[...,
     assert seen["run"].requests.generated_tokens.tolist() == [3] * 5
 
 
-@pytest.mark.parametrize(("busy", "replays"), [(0.0, 2), (0.5, 2 + validation.RETRIES), (None, 2)])
-def test_a_replay_beside_other_programs_is_done_again(
-    make_engine: Callable[..., Engine],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    busy: float | None,
-    replays: int,
+def test_a_replay_stands_still_for_designed_iterations(
+    make_engine: Callable[..., Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[Path] = []
-    now = iter(range(1000))
-    monkeypatch.setattr(validation, "replay", lambda engine, choice, workload, folder, *, model: done.append(folder))
-    monkeypatch.setattr(validation.time, "perf_counter", lambda: next(now))
-    seen = iter(np.arange(1000) * busy) if busy is not None else iter([None] * 1000)
-    monkeypatch.setattr(validation.hardware, "others_busy_s", lambda: next(seen))
-    own = Workload(name="own", arrival_s=np.arange(5) / 4, prompt_tokens=np.full(5, 9), output_tokens=np.full(5, 3))
-    choices = {"a": choose("orca"), "b": choose("vllm-v1")}
-    plan = Plan(workload=own, choices=choices, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=2.0)
+    """They are timed while the replay's clock stands still, and by them it is known how slow the machine was."""
+    monkeypatch.setattr(validation, "PAUSE_EVERY_S", 0.0)
+    monkeypatch.setattr(validation, "PAUSE_S", 0.2)
+    own = Workload(name="own", arrival_s=np.zeros(2), prompt_tokens=np.full(2, 9), output_tokens=np.full(2, 5))
+    plan = Plan(
+        workload=own, choices={"a": choose("orca")}, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=2.0
+    )
     trial = Trial(make_engine(blocks=400).runner, plan, tmp_path, lambda *_: None)
-    for label in choices:
-        trial._replay_quietly("only", label, own)
-    assert len(done) == replays
-    assert trial.others == ({} if busy is None else {("only", label): pytest.approx(busy) for label in choices})
+    trial._measure_machine()
+    trial._replay_case(("only", "a"), own)
+    run = read_run(tmp_path / "measured" / "only" / "a")
+    pauses = trial.samples["only", "a"]
+    assert len(pauses) == len(run.iterations.start_s)
+    assert all(shape.op == "iteration" and times for pause in pauses for shape, times in pause.items())
+    assert float(run.iterations.end_s[-1]) < 0.2 * len(pauses), "the pauses count as time of the replay"
+    assert -0.9 < trial._slowness(pauses) < 10
+    medians_s = trial.measurement.medians_s()
+    twice = [{shape: [2 * medians_s[shape]] * 3 for shape in pause} for pause in pauses]
+    assert trial._slowness(twice) == pytest.approx(1.0)
+
+
+def test_a_clock_that_is_stopped_stands_still() -> None:
+    clock = WallClock()
+    with clock.stopped():
+        time.sleep(0.25)
+    assert clock.now_s() < 0.25
 
 
 def test_other_programs_are_seen_where_the_system_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -247,3 +247,14 @@ def test_loading_needs_neither_scikit_learn_nor_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches())
+def test_a_slower_machine_takes_longer_by_as_much(batch: Aggregates) -> None:
+    model = llama()
+    slower = model.at_pace(1.5).at_pace(2.0)
+    assert slower.iteration_time(batch) == pytest.approx(3 * model.iteration_time(batch))
+    assert sum(slower.breakdown(batch).values()) == pytest.approx(slower.iteration_time(batch))
+    assert slower.interval(batch) == pytest.approx([3 * bound for bound in model.interval(batch)])
+    assert (slower.describe()["pace"], model.describe()["pace"]) == (3.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class PlainGPU:
     pipeline_parallel_size: int = 1
     gpus: int = 1
     peak_flops: float = 312e12
+    pace: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         return {"model": "plain-7b", "device": "plain-gpu", "dtype": None}
@@ -38,7 +39,10 @@ class PlainGPU:
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         prefill_s = sum(2e-9 * chunk.tokens * (chunk.past + chunk.tokens) for chunk in batch.chunks)
-        return 12e-3 * max(1.0, batch.tokens / 256) + prefill_s + 8e-8 * batch.decode_context_sum
+        return self.pace * (12e-3 * max(1.0, batch.tokens / 256) + prefill_s + 8e-8 * batch.decode_context_sum)
+
+    def at_pace(self, pace: float) -> PlainGPU:
+        return replace(self, pace=pace)
 
     def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
         time_s = self.iteration_time(batch)

@@ -78,7 +78,7 @@ def test_a_slow_engine_has_a_bias_and_the_same_winner(measured: Make) -> None:
 
 
 def test_a_slower_engine_is_said_to_be_beyond_the_limits_and_where(measured: Make) -> None:
-    validation = measured(slower=1.25).validation(drift={("above", "vllm"): 0.24})
+    validation = measured(slower=1.25).validation()
     assert not validation.holds
     assert validation.verdict[0].text.startswith("The simulator falls short of this engine in 3 of 5 points: ")
     assert finding(validation, "iteration time").holds is False
@@ -161,16 +161,22 @@ def test_other_programs_are_named(measured: Make) -> None:
         assert words in said.text
 
 
-def test_drift_is_printed_and_nothing_else(measured: Make) -> None:
-    made = measured({"below": 3.0}, slower=1.03)
-    without = made.validation().as_dict()
-    drifted = made.validation(drift={("below", "vllm"): 0.04, ("below", "orca"): -0.01}).as_dict()
-    assert [case.pop("drift") for case in drifted["cases"]] == [-0.01, 0.04, None]
-    assert [case.pop("drift") for case in without["cases"]] == [None] * 3
-    (said,) = [each for each in drifted.pop("verdict") if each["subject"] == "drift"]
-    assert "-1.0 % (orca, below) to +4.0 % (vllm, below)" in said["text"]
-    assert "drift" not in {each["subject"] for each in without.pop("verdict")}
-    assert drifted == without
+def test_a_prediction_is_for_the_machine_as_it_was(measured: Make) -> None:
+    made = measured(slower=1.25)
+    cases = [(case.load, case.policy) for case in made.validation().cases]
+    found = made.validation(drift={**dict.fromkeys(cases, 0.25), ("below", "vllm"): 0.20})
+    assert found.case("below", "orca").errors.median < 1e-6
+    assert found.case("below", "vllm").errors.bias == pytest.approx(1.2 / 1.25 - 1)
+    assert [case.drift for case in found.cases if case.name != "vllm, below"] == [0.25] * (len(cases) - 1)
+    (said,) = [each for each in found.verdict if each.subject == "drift"]
+    assert "+20.0 % (vllm, below) to +25.0 %" in said.text
+    assert found.holds
+
+
+def test_without_a_word_of_drift_nothing_is_said_of_it(measured: Make) -> None:
+    found = measured().validation()
+    assert "drift" not in {each.subject for each in found.verdict}
+    assert {case.drift for case in found.cases} == {None}
 
 
 def test_the_folder_is_made_again_with_the_same_bytes(measured: Make) -> None:
