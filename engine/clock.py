@@ -55,5 +55,7 @@ class WallClock:
     def stopped(self) -> Iterator[None]:
         """Stand still as long as the block runs."""
         begun_s = time.perf_counter()
-        yield
-        self._start_s += time.perf_counter() - begun_s
+        try:
+            yield
+        finally:
+            self._start_s += time.perf_counter() - begun_s
