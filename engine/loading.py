@@ -67,7 +67,8 @@ def load_model(
 
 
 def load_tokenizer(name_or_path: str | PathLike[str]) -> Tokenizer:
-    """Return the tokenizer in a model's folder; InputError if there is none."""
+    """Return the tokenizer in a model's folder; InputError if there is none, or no such model."""
+    model_path(name_or_path)
     folder = Path(name_or_path)
     wish = "a folder with tokenizer.json, or token ids (--prompt-tokens, --tokens)"
     if not folder.is_dir():
