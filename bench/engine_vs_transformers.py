@@ -26,10 +26,11 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from engine.shortage import first_line  # noqa: E402
 from traces.command_line import new_app, run  # noqa: E402
 from traces.errors import InputError  # noqa: E402
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of every thread: transformers computes in one of its own
+os.environ["OMP_NUM_THREADS"] = "1"  # of every thread: transformers computes in one of its own
 app = new_app("Output tokens/s of this engine beside transformers' generate_batch, in one run.")
 Prompts = list[list[int]]
 Timed = tuple[float, list[list[int]]]
@@ -161,7 +162,7 @@ def fastest(model: Any, load: Load, choices: Sequence[Theirs], vocab: int) -> tu
         try:
             found.append((_trial(model, load, choice, vocab), choice))
         except (ImportError, ValueError, RuntimeError) as error:
-            print(f"  (transformers cannot run {choice}: {str(error).splitlines()[0][:80]})", flush=True)
+            print(f"  (transformers cannot run {choice}: {first_line(error)[:80]})", flush=True)
     if not found:
         raise InputError("transformers can run none of its settings here", where="generate_batch")
     best = min(found, key=lambda pair: pair[0])[1]
@@ -169,10 +170,11 @@ def fastest(model: Any, load: Load, choices: Sequence[Theirs], vocab: int) -> tu
 
 
 def _trial(model: Any, load: Load, choice: Theirs, vocab: int) -> float:
-    """Return the seconds of one call, of small batches the better of two."""
+    """Return the seconds of a second call: the first one compiles, captures and allocates."""
     theirs = Transformers(model, load, choice)
     try:
-        return min(theirs.serve(load.prompts(vocab, seed))[0] for seed in range(1 + (load.batch_size <= 8)))
+        theirs.serve(load.prompts(vocab, 0))
+        return theirs.serve(load.prompts(vocab, 1))[0]
     finally:
         theirs.close()
 
@@ -218,7 +220,7 @@ def main(
     import torch
     import transformers
 
-    from engine.hardware import cpu_name
+    from engine.hardware import device_name
     from engine.session import EngineSettings, build_engine, policy_choice
 
     notices: Any = transformers.utils.logging
@@ -241,7 +243,7 @@ def main(
     engine.runner.warm_up()
     number_type = engine.runner.cache.layout.dtype
     stock = stock_model(model, load_format, number_type, where)
-    name = cpu_name() + ", 1 thread" if where == "cpu" else torch.cuda.get_device_name(where)
+    name = device_name(engine.runner.device)
     print(
         f"{model}, {str(number_type).removeprefix('torch.')}, {input_len} prompt + {output_len} output tokens, {name}"
     )

@@ -41,9 +41,14 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 case $device in
-    cuda | cuda:*) dtype=bfloat16 ;;
+    cuda) dtype=bfloat16 ;;
     cpu) dtype=float32; export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE ;;
-    *) fail "--device: unknown device '$device'; expected cuda or cpu" ;;
+    *) fail "--device: unknown device '$device'; expected cuda (CUDA_VISIBLE_DEVICES chooses one) or cpu" ;;
+esac
+
+case $stage in
+    check | profile | kernels | engine | validate) ;;
+    *) fail "unknown stage '$stage'; expected check, profile, kernels, engine or validate" ;;
 esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -95,7 +100,4 @@ run_validate() {
         --output "$out/validation" "${shape[@]}" | tee "$out/validation.txt"
 }
 
-case $stage in
-    check | profile | kernels | engine | validate) "run_$stage" ;;
-    *) fail "unknown stage '$stage'; expected check, profile, kernels, engine or validate" ;;
-esac
+"run_$stage"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from engine import bench_app, options
+from engine.shortage import first_line, is_shortage
 from traces.command_line import new_app, run
 
 app = new_app(
@@ -89,7 +91,7 @@ def generate_command(
     Example: python -m engine generate --model llama-60m --load-format dummy --prompt-tokens 1,2,3 --tokens
     """
     given = dict(locals())
-    _quiet()
+    options.quiet()
     from engine.generation import GenerationSettings, generate
     from engine.sampling import SamplingParams
 
@@ -112,7 +114,7 @@ def generate_command(
         tokens=tokens,
         sampling=sampling,
     )
-    raise typer.Exit(generate(_settings(given), asked, as_json=json))
+    raise typer.Exit(generate(options.settings_of(given), asked, as_json=json))
 
 
 @app.command("replay", no_args_is_help=True)
@@ -173,7 +175,7 @@ def replay_command(
     Example: python -m engine replay trace.csv --speed 2 --model llama-60m --load-format dummy --policy sarathi-serve
     """
     given = dict(locals())
-    _quiet()
+    options.quiet()
     from engine.replay_command import ReplaySettings, replay_workload
 
     asked = ReplaySettings(
@@ -186,7 +188,7 @@ def replay_command(
         sort=sort,
         goodput=goodput,
     )
-    replay_workload(_settings(given), asked, as_json=json)
+    replay_workload(options.settings_of(given), asked, as_json=json)
 
 
 @app.command("validate", no_args_is_help=True)
@@ -266,7 +268,7 @@ def validate_command(
     Example: python -m engine validate chat --num-prompts 64 --length-scale 0.06 --model llama-60m --load-format dummy
     """
     given = {**locals(), "policy": "vllm-v1"}
-    _quiet()
+    options.quiet()
     from engine.validate_command import ValidationSettings, validate
 
     asked = ValidationSettings(
@@ -280,33 +282,22 @@ def validate_command(
         sort=sort,
         budget=budget,
     )
-    validate(_settings(given), asked, as_json=json)
+    validate(options.settings_of(given), asked, as_json=json)
 
 
 app.add_typer(bench_app.app, name="bench")
 
 
-def _settings(given: dict[str, Any]) -> Any:
-    """Return the engine's settings among a command's options."""
-    from dataclasses import fields
-
-    from engine.session import EngineSettings
-
-    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings) if field.name in given})
-
-
-def _quiet() -> None:
-    """Keep transformers' notices and bars off the terminal: what matters of them is raised as an error."""
-    from transformers.utils import logging
-
-    notices: Any = logging
-    notices.set_verbosity_error()
-    notices.disable_progress_bar()
-
-
 def main() -> None:
-    """Start the command line."""
-    run(app, "python -m engine")
+    """Start the command line; a device that is out of memory is one line too, and status 2."""
+    try:
+        run(app, "python -m engine")
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        wish = "a smaller model, batch or KV cache"
+        print(f"error: out of memory: {first_line(error)}; expected {wish}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

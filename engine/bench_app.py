@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -97,7 +97,7 @@ def throughput_command(
     Example: python -m engine bench throughput --model llama-60m --load-format dummy --input-len 128 --num-prompts 32
     """
     given = dict(locals())
-    _quiet()
+    options.quiet()
     from engine.bench_command import bench_throughput
     from engine.bench_workload import BenchWorkload
 
@@ -110,7 +110,7 @@ def throughput_command(
         range_ratio=range_ratio,
         length_scale=length_scale,
     )
-    bench_throughput(_settings(given), asked, goodput=goodput, output=output, as_json=json)
+    bench_throughput(options.settings_of(given), asked, goodput=goodput, output=output, as_json=json)
 
 
 @app.command("latency", no_args_is_help=True)
@@ -154,7 +154,7 @@ def latency_command(
     Example: python -m engine bench latency --model llama-60m --load-format dummy --output-len 16 --num-iters 5
     """
     given = dict(locals())
-    _quiet()
+    options.quiet()
     from engine.bench_command import bench_latency
     from engine.bench_latency import LatencySettings
 
@@ -165,22 +165,4 @@ def latency_command(
         num_iters_warmup=num_iters_warmup,
         num_iters=num_iters,
     )
-    bench_latency(_settings(given), asked, output=output, as_json=json)
-
-
-def _settings(given: dict[str, Any]) -> Any:
-    """Return the engine's settings among a command's options; those that it has no option for keep their defaults."""
-    from dataclasses import fields
-
-    from engine.session import EngineSettings
-
-    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings) if field.name in given})
-
-
-def _quiet() -> None:
-    """Keep transformers' notices and bars off the terminal: what matters of them is raised as an error."""
-    from transformers.utils import logging
-
-    notices: Any = logging
-    notices.set_verbosity_error()
-    notices.disable_progress_bar()
+    bench_latency(options.settings_of(given), asked, output=output, as_json=json)

@@ -81,6 +81,11 @@ def measure_latency(
         what = f"a batch of {asked.batch_size} under a policy with {most} residents"
         raise InputError(what, where="--batch-size", expected=f"at most --max-num-seqs {most}")
     engine.policy.check(asked.input_len, asked.output_len)
+    memory = engine.policy.memory
+    blocks = asked.batch_size * memory.blocks_for(asked.input_len + asked.output_len)
+    if blocks > memory.blocks:
+        what = f"a batch of {asked.batch_size} that needs {blocks} KV blocks"
+        raise InputError(what, where="--batch-size", expected=f"one that the {memory.blocks} there are hold at once")
     rng = np.random.default_rng(engine.seed)
     timed: list[tuple[float, float, float]] = []
     for iteration in range(asked.num_iters_warmup + asked.num_iters):

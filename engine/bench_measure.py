@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from engine.engine import Engine, Iteration
-from engine.replay import OnProgress, check_lengths, serve
+from engine.progress import OnProgress
+from engine.replay import check_lengths, serve
 from policies.sequence import Sequence
 from traces.goodput import GoodputRule
 from traces.percentiles import Distribution

@@ -51,8 +51,20 @@ class BenchWorkload:
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise InputError(f"is {value}", where=f"--{option.replace('_', '-')}", expected="an integer >= 1")
+        if self.workload is None and self.dataset == "nano-vllm" and (self.num_prompts or 0) > SHARED_REQUESTS:
+            wish = f"at most {SHARED_REQUESTS}, all that nano-vllm has"
+            raise InputError(f"is {self.num_prompts}", where="--num-prompts", expected=wish)
+        if self.workload is not None:
+            self._refuse_options_of_datasets()
         if not 0 <= self.range_ratio < 1:
             raise InputError(f"is {self.range_ratio}", where="--random-range-ratio", expected="a number in [0, 1)")
+
+    def _refuse_options_of_datasets(self) -> None:
+        """A trace brings its own lengths."""
+        named = {"dataset": "dataset-name", "input_len": "input-len", "output_len": "output-len"}
+        for field, option in (named | {"range_ratio": "random-range-ratio"}).items():
+            if getattr(self, field) != getattr(BenchWorkload, field):
+                raise InputError("does not go with --workload", where=f"--{option}", expected="one of them")
 
     def open(self, seed: int) -> Workload:
         """Return the requests, all of them there at time 0; the same ones for the same seed.

@@ -184,7 +184,6 @@ class Engine:
             return None
         seen = len(self.policy.waiting), self.policy.residents, self.policy.pool.used
         stopped, model_s = self._run(batch)
-        self.runner.wait()
         end_s = self.clock.now_s()
         done = self.policy.complete(batch, end_s, stopped=[request.sequence for request in stopped])
         finished = tuple(self._live.pop(sequence.request_id) for sequence in done.finished)
@@ -224,6 +223,7 @@ class Engine:
         start_s = perf_counter()
         raw_sv = self.runner.forward(inputs)
         tokens = self._choose(raw_sv, sampled)
+        self.runner.wait()
         model_s = perf_counter() - start_s
         for row, (request, token) in enumerate(zip(sampled, tokens, strict=True)):
             if request.params.logprobs is not None:

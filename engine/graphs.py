@@ -16,6 +16,7 @@ import torch
 from engine.attention.backend import CapturableBackend
 from engine.input import BatchInput, BatchShape, Slice
 from engine.kv_cache import KVCache
+from engine.shortage import first_line
 from traces.errors import InputError
 
 MOST_DECODES = 512
@@ -84,21 +85,21 @@ class GraphSizes:
     max_num_seqs: int
 
     @classmethod
-    def of(cls, max_num_seqs: int, token_budget: int | None) -> GraphSizes:
-        """Return sizes for batches of so many sequences, and of so many tokens where the policy has a budget.
+    def of(cls, max_num_seqs: int, *token_budgets: int | None) -> GraphSizes:
+        """Return sizes for batches of so many sequences, and of so many tokens where a policy has a budget.
 
         Decodes: 1, 2, 4, then every 8. Budgets: four to each doubling, as long as launching kernels takes about as
         long as they run, and the policy's own, which it fills whenever it can.
         """
-        most, limit = min(max_num_seqs, MOST_DECODES), token_budget or MOST_BUDGET
+        most, limits = min(max_num_seqs, MOST_DECODES), [budget or MOST_BUDGET for budget in token_budgets or (None,)]
         decodes = {1, 2, 4, *range(DECODE_STEP, most, DECODE_STEP), most}
         octaves = (MOST_BUDGET // LEAST_BUDGET).bit_length() - 1
         parts = range(STEPS_PER_OCTAVE, 2 * STEPS_PER_OCTAVE)
         budgets = {(LEAST_BUDGET << octave) * part // STEPS_PER_OCTAVE for octave in range(octaves) for part in parts}
-        budgets |= {MOST_BUDGET} | ({limit} if limit <= MOST_POLICY_BUDGET else set())
+        budgets |= {MOST_BUDGET} | {limit for limit in limits if limit <= MOST_POLICY_BUDGET}
         return cls(
             decodes=tuple(sorted(size for size in decodes if size <= most)),
-            budgets=tuple(sorted(size for size in budgets if size <= limit)),
+            budgets=tuple(sorted(size for size in budgets if size <= max(limits))),
             max_num_seqs=max_num_seqs,
         )
 
@@ -191,8 +192,7 @@ class Graphs:
                 wish = "a smaller --gpu-memory-utilization, or --enforce-eager"
                 raise InputError("no memory is left to capture CUDA graphs", expected=wish) from error
             except RuntimeError as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                what = f"the model cannot be captured in a CUDA graph: {reason}"
+                what = f"the model cannot be captured in a CUDA graph: {first_line(error)}"
                 raise InputError(what, expected="--enforce-eager") from error
             if on_progress is not None:
                 on_progress(done, len(shapes))

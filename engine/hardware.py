@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -25,6 +26,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def package_version(name: str) -> str:
+    """Return the version of an installed package, or that it is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def cpu_name() -> str:
     """Return what the processor calls itself."""
     try:
@@ -33,6 +42,13 @@ def cpu_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device calls itself, a processor with the threads that compute on it."""
+    if device.type == "cpu":
+        return f"{cpu_name()}, threads: {torch.get_num_threads()}"
+    return torch.cuda.get_device_name(device)
 
 
 def cpu_clocks() -> str:

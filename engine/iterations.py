@@ -80,9 +80,9 @@ class DesignedChoice(PolicyChoice):
 class EngineIterations:
     """Times whole iterations: scheduling, the batch's layout, the model, sampling, completion.
 
-    Each is timed by the engine's clock from before it is scheduled to after its tokens are out, as a replay
-    times it. What lies in the KV cache is left from iterations before; nothing is read twice that a serving
-    engine would not read twice.
+    Each is timed by the engine's clock from before it is scheduled to after its tokens are out; a replay's
+    iteration also takes new requests in and logs the one before. What lies in the KV cache is left from iterations
+    before; nothing is read twice that a serving engine would not read twice.
 
     Parameters
     ----------

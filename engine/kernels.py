@@ -1,4 +1,6 @@
-"""The engine's kernels one at a time, for the profiler: matrix products, elementwise ops, attention."""
+"""Kernels one at a time, for the profiler: matrix products and elementwise ops as the engine's models run them, and
+PyTorch's attention over contiguous keys and values. What the engine's own paged attention costs beyond that only whole
+iterations show (:mod:`engine.iterations`)."""
 
 from __future__ import annotations
 

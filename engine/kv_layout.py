@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from engine.kv_cache import KVLayout
+from engine.shortage import is_shortage
 from traces.errors import InputError
 
 
@@ -49,6 +50,8 @@ def kv_layout(model: Any) -> KVLayout:
     except InputError:
         raise
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         what = f"cannot run a token through the attention interface: {error}"
         raise InputError(what, where=name, expected="a model that uses it") from error
     if sorted(probe.layers) != list(range(len(probe.layers))) or not probe.layers:

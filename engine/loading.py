@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from engine.attention import ATTENTION, register
+from engine.shortage import first_line, memory_for
 from engine.text import Tokenizer
 from profiler.model import DTYPE_BYTES, model_path
 from traces.errors import InputError
@@ -59,10 +60,11 @@ def load_model(
     config = _config(path)
     number_type = _dtype(dtype, config, path)
     register()
-    if load_format == "dummy":
-        model = _random(config, number_type, device, seed)
-    else:
-        model = _stored(path, config, number_type).to(device)
+    with memory_for("the model's weights", expected="a smaller model, or a device with more memory"):
+        if load_format == "dummy":
+            model = _random(config, number_type, device, seed)
+        else:
+            model = _stored(path, config, number_type).to(device)
     return model.eval().requires_grad_(False)
 
 
@@ -182,5 +184,4 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    reason = error.__cause__ if isinstance(error, StrictDataclassError) else error
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    return first_line(error.__cause__ or error if isinstance(error, StrictDataclassError) else error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from engine.session import EngineSettings
 
 MODEL, SCHEDULER, MEMORY, SAMPLING, WORKLOAD, OUTPUT = "Model", "Scheduler", "Memory", "Sampling", "Workload", "Output"
 
@@ -100,3 +103,21 @@ Goodput = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.", rich_help_panel=OUTPUT)]
+
+
+def settings_of(given: dict[str, Any]) -> EngineSettings:
+    """Return the engine's settings among a command's options; those that it has no option for keep their defaults."""
+    from dataclasses import fields
+
+    from engine.session import EngineSettings
+
+    return EngineSettings(**{field.name: given[field.name] for field in fields(EngineSettings) if field.name in given})
+
+
+def quiet() -> None:
+    """Keep transformers' notices and bars off the terminal: what matters of them is raised as an error."""
+    from transformers.utils import logging
+
+    notices: Any = logging
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()

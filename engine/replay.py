@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from engine import hardware
 from engine.engine import Engine, Iteration
+from engine.progress import OnProgress
 from engine.prompts import RandomPrompts
 from engine.runner import Runner
 from engine.sampling import SamplingParams
@@ -24,7 +24,6 @@ from traces.run_record import RunWriter
 from traces.workload import Workload
 
 OnIteration = Callable[[Iteration], None]
-OnProgress = Callable[[int], None]
 
 
 def replay(
@@ -178,16 +177,10 @@ def _meta(engine: Engine, choice: PolicyChoice, workload: Workload, deployment: 
         "max_num_seqs": choice.settings.max_num_seqs,
         "peak_flops": _peak_flops(engine.runner.device, deployment.dtype),
         "versions": {
-            "charioteer": version("charioteer"),
+            "charioteer": hardware.package_version("charioteer"),
             **hardware.versions(),
-            "transformers": version("transformers"),
+            "transformers": hardware.package_version("transformers"),
             "attention": engine.runner.backend.name,
-            "device": _device_name(engine.runner.device),
+            "device": hardware.device_name(engine.runner.device),
         },
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cpu":
-        return f"{hardware.cpu_name()}, threads: {torch.get_num_threads()}"
-    return torch.cuda.get_device_name(device)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.replay import OnProgress, replay
+from engine.progress import progress_bar
+from engine.replay import replay
 from engine.session import EngineSettings, build_engine, policy_choice
 from engine.table import print_metrics
+from traces.files import whole_folder
 from traces.goodput import parse_goodput
 from traces.metrics import measure
-from traces.run_record import read_run
+from traces.run_record import FILES, META, read_run
 from traces.source import open_workload
 
 
@@ -49,31 +50,13 @@ def replay_workload(settings: EngineSettings, asked: ReplaySettings, *, as_json:
         seed=settings.seed,
         sort=asked.sort,
     ).scaled(asked.speed)
-    engine = build_engine(settings, choice, longest=int(workload.total_tokens.max()))
-    with progress_bar(choice.name, len(workload)) as on_progress:
-        replay(engine, choice, workload, asked.output, model=settings.model, on_progress=on_progress)
+    with whole_folder(asked.output, marker=META, is_ours=lambda entry: entry.name in FILES) as folder:
+        engine = build_engine(settings, choice, longest=int(workload.total_tokens.max()))
+        with progress_bar("requests", len(workload), label=choice.name) as on_progress:
+            replay(engine, choice, workload, folder, model=settings.model, on_progress=on_progress)
     metrics = measure(read_run(asked.output), goodput)
     if as_json:
         print(json.dumps(metrics.as_dict(), indent=2))
     else:
         print_metrics(f"{workload.name} under {choice.name}: {settings.model}, measured on {settings.device}", metrics)
         print(f"Run record: {asked.output}")
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[OnProgress]:
-    """Show a bar on standard error, where that is a terminal; yield what moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("requests"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task(label, total=total)
-        yield lambda done: bars.update(task, completed=done)

@@ -13,6 +13,7 @@ from engine.compilation import compiled_forward
 from engine.graphs import Capture, CudaCapture, Graphs, GraphSizes, OnProgress
 from engine.input import BatchInput, Slice
 from engine.kv_cache import KVCache, KVLayout
+from engine.shortage import memory_for
 from policies.blocks import KVMemory
 
 WARM_UP_TOKENS = 16
@@ -70,7 +71,10 @@ class Runner:
         self._warm = False
         self._graphs: Graphs | None = None
         if graphs is not None and backend.capturable:
-            self._graphs = self._make_graphs(cast(CapturableBackend, backend), graphs, capture)
+            with memory_for(
+                "the inputs and outputs of CUDA graphs", expected="fewer --max-num-seqs, or --enforce-eager"
+            ):
+                self._graphs = self._make_graphs(cast(CapturableBackend, backend), graphs, capture)
 
     @torch.inference_mode()
     def _make_graphs(self, backend: CapturableBackend, sizes: GraphSizes, capture: Capture | None) -> Graphs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -56,8 +58,11 @@ class EngineSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"is {value}", where=option(name), expected="an integer >= 1")
-        if self.seed < 0:
-            raise InputError(f"is {self.seed}", where="--seed", expected="an integer >= 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"is {self.seed}", where="--seed", expected="an integer in [0, 2^63)")
+        most = os.cpu_count() or 1
+        if self.threads > most:
+            raise InputError(f"is {self.threads}", where="--threads", expected=f"at most {most}, the processors here")
         share = self.gpu_memory_utilization
         if share is not None and not 0 < share <= 1:
             raise InputError(f"is {share}", where="--gpu-memory-utilization", expected="a number in (0, 1]")
@@ -100,6 +105,7 @@ def build_engine(
     choice: PolicyChoice,
     *,
     longest: int | None,
+    others: Collection[PolicyChoice] = (),
     tokenizer: Tokenizer | None = None,
     on_progress: OnProgress | None = None,
 ) -> Engine:
@@ -109,6 +115,8 @@ def build_engine(
     ----------
     longest
         Prompt and output tokens of the longest request, for a default ``max_model_len``; None where unknown.
+    others
+        Policies that will run on the same runner too, for the sizes of their batches.
     on_progress
         Called with the number of captured graphs and that of all.
 
@@ -131,7 +139,7 @@ def build_engine(
     context = _context(settings, model, longest)
     blocks = settings.num_gpu_blocks_override or _blocks(settings, choice, layout, context)
     memory = KVMemory(blocks=blocks, block_size=settings.block_size, max_model_len=context)
-    graphs = None if settings.device == "cpu" or settings.enforce_eager else _graph_sizes(choice)
+    graphs = None if settings.device == "cpu" or settings.enforce_eager else _graph_sizes([choice, *others])
     runner = Runner(model, layout, memory, backend, graphs=graphs, compiled=settings.torch_compile)
     engine = Engine(runner, choice, tokenizer=tokenizer, seed=settings.seed)
     if graphs is not None:
@@ -139,10 +147,11 @@ def build_engine(
     return engine
 
 
-def _graph_sizes(choice: PolicyChoice) -> GraphSizes:
-    """Return the batches to capture: as many sequences, and as many tokens, as the policy fills a batch with."""
-    budget = next((getattr(choice.settings, name, None) for name in BUDGETS if hasattr(choice.settings, name)), None)
-    return GraphSizes.of(choice.settings.max_num_seqs, budget)
+def _graph_sizes(choices: Iterable[PolicyChoice]) -> GraphSizes:
+    """Return the batches to capture: as many sequences, and as many tokens, as the policies fill a batch with."""
+    each = [choice.settings for choice in choices]
+    budgets = [next((getattr(own, name) for name in BUDGETS if hasattr(own, name)), None) for own in each]
+    return GraphSizes.of(max(own.max_num_seqs for own in each), *budgets)
 
 
 def _context(settings: EngineSettings, model: Any, longest: int | None) -> int:

@@ -7,13 +7,13 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
 
 from engine.session import EngineSettings, build_engine
-from engine.validation import MEASURED, PROFILE, Plan, Progress, Trial, find_judge
+from engine.validation import MEASURED, PAUSES, PROFILE, Plan, Progress, Trial, find_judge
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
 from traces.command_line import new_console
@@ -23,7 +23,10 @@ from traces.source import open_workload
 from traces.workload import Workload
 
 MARKER = "validation.json"
-WRITTEN = (MARKER, "report.html", PROFILE, MEASURED, "simulated", "audit")
+WRITTEN = (MARKER, "report.html", PROFILE, MEASURED, PAUSES, "simulated", "audit")
+GPU_SHARE = 0.75
+"""What model and KV cache take of a GPU by default; the operands of single ops want room beside them."""
+LEAST_BUDGET_S = 1.0
 RATE_PER_S = 1.0
 """Of a workload that has no arrival times: only how its gaps relate counts."""
 
@@ -43,8 +46,11 @@ class ValidationSettings:
     budget: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.budget > 0:
-            raise InputError(f"{self.budget:g} seconds", where="--budget", expected="more than 0")
+        if not LEAST_BUDGET_S <= self.budget < inf:
+            wish = f"at least {LEAST_BUDGET_S:g}, better a minute or more"
+            raise InputError(f"{self.budget:g} seconds", where="--budget", expected=wish)
+        if not self.length_scale > 0:
+            raise InputError(f"is {self.length_scale:g}", where="--length-scale", expected="more than 0")
 
 
 def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bool = False) -> None:
@@ -61,7 +67,10 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
     choices = parse_policies(asked.policies, settings=limits)
     workload = _workload(asked, settings.seed)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
-        runner = build_engine(settings, _largest(choices), longest=int(workload.total_tokens.max())).runner
+        longest = int(workload.total_tokens.max())
+        runner = build_engine(
+            _beside_profiler(settings), _largest(choices), longest=longest, others=choices.values()
+        ).runner
         plan = Plan(
             workload=workload,
             choices=choices,
@@ -70,7 +79,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
             seed=settings.seed,
             budget_s=asked.budget,
         )
-        command = shlex.join(["python -m engine", *sys.argv[1:]])
+        command = shlex.join(["python", "-m", "engine", *sys.argv[1:]])
         with _bar() as progress:
             judged, found = Trial(runner, plan, folder, progress).judged_by(judge, command)
     if as_json:
@@ -120,6 +129,22 @@ def _workload(asked: ValidationSettings, seed: int) -> Workload:
     if workload.rate_per_s == inf:
         raise InputError("requests that all arrive at once", where=asked.workload, expected="two arrival times")
     return workload.shortened(asked.length_scale)
+
+
+def _beside_profiler(settings: EngineSettings) -> EngineSettings:
+    """Return the settings with less memory for the KV cache, unless told how much: kernels are measured beside it.
+
+    Raises
+    ------
+    InputError
+        For a device by number: kernels are measured on the first.
+    """
+    if settings.device.startswith("cuda:"):
+        what = f"{settings.device}: kernels are measured on the first GPU"
+        raise InputError(what, where="--device", expected="cuda, with CUDA_VISIBLE_DEVICES to choose one")
+    if settings.device == "cpu" or settings.gpu_memory_utilization is not None:
+        return settings
+    return replace(settings, gpu_memory_utilization=GPU_SHARE)
 
 
 def _largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,23 +16,24 @@ from engine import hardware
 from engine.engine import Engine, Iteration
 from engine.iterations import EngineIterations
 from engine.kernels import TorchKernels
-from engine.replay import deployment_of, replay
+from engine.replay import check_lengths, deployment_of, replay
 from engine.runner import Runner
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from profiler.grid import Grid, cpu_grid, design, gpu_grid
 from profiler.iteration import OP as ITERATION
-from profiler.iteration import design_iterations
+from profiler.iteration import design_iterations, kv_blocks
 from profiler.kernels import OpShape
 from profiler.measure import Measurement
 from profiler.profile import write_profile
 from traces.errors import InputError
+from traces.files import write_json
 from traces.workload import Workload
 
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
-PROFILE, MEASURED = "profile", "measured"
+PROFILE, MEASURED, PAUSES = "profile", "measured", "pauses.json"
 OPS_SHARE = 0.35
 """Of the measuring budget, what single ops get; the rest goes to whole iterations."""
 PAUSE_EVERY_S, PAUSE_S = 0.5, 0.2
@@ -42,7 +43,8 @@ LIGHT_S = 0.15
 MEASURING_SHARE = 0.25
 """Of the progress bar, for measuring the machine before anything is replayed."""
 DESIGN_ROOM = 0.9
-"""Share of the KV cache that designed batches fill at most: each of their requests ends in a block of its own."""
+"""Share of the KV cache that designed batches are drawn to fill at most; each of their requests ends in a block of its
+own, so that a few are still too large and left out."""
 Case = tuple[str, str]
 """A load and a policy."""
 Progress = Callable[[str, float], None]
@@ -75,7 +77,7 @@ class Judge(Protocol):
         """Simulate workloads (by load) under policies (by label), compare with ``folder/measured``, and report.
 
         Writes ``simulated``, ``audit``, ``validation.json`` and ``report.html`` beside it. ``drift`` says how
-        much slower the machine was during a replay than in the median of the profile: what is simulated is the
+        much slower the machine was during a replay than when the profile was measured: what is simulated is the
         machine as it was. ``others`` says how many processors other programs kept busy; it is only printed.
         """
         ...
@@ -130,48 +132,56 @@ class Trial:
     """One measurement of everything, on one runner that nobody else uses.
 
     How fast a machine is changes: a neighbour takes cache and bandwidth, a clock rate falls. So every replay stands
-    still now and then, its clock too, while designed iterations run: their samples go into the profile, and by them
-    it is known how fast the machine was during each replay, whatever was replayed. The designed iterations write
-    over the KV of the requests in service, so that the tokens of these replays mean nothing; their number and
-    their times do.
+    still now and then, its clock too, while designed iterations run: against what the same ones took when the
+    profile was measured, before all replays, they tell how fast the machine was during each, whatever was replayed.
+    ``pauses.json`` keeps them. The designed iterations write over the KV of the requests in service, so that the
+    tokens of these replays mean nothing; their number and their times do.
 
     Parameters
     ----------
     folder
-        Where ``profile`` and ``measured`` are written; it exists.
+        Where ``profile``, ``measured`` and ``pauses.json`` are written; it exists.
+
+    Raises
+    ------
+    InputError
+        If a policy can never serve a request of the workload, or the KV cache is too small to measure anything.
     """
 
     def __init__(self, runner: Runner, plan: Plan, folder: Path, progress: Progress) -> None:
         self.runner, self.plan, self.folder, self.progress = runner, plan, folder, progress
         self.deployment = deployment_of(runner, plan.choices.values(), plan.model)
+        for choice in plan.choices.values():
+            check_lengths(Engine(runner, choice), plan.workload)
         spec, device = self.deployment.spec, runner.device.type
         self.kernels = TorchKernels(accelerator=device, dtype=spec.dtype, threads=torch.get_num_threads())
         self.spec = replace(spec, fused=self.kernels.fused)
         self.measurement = Measurement(self.kernels, self.spec, self.deployment.hardware)
         self.iterations = EngineIterations(runner)
         self.shapes = self._design()
+        self.before_s: dict[OpShape, float] = {}
         self.samples: dict[Case, list[Mapping[OpShape, list[float]]]] = {}
         self.others: dict[Case, float] = {}
 
     def judged_by(self, make: type[Judge], command: str) -> tuple[Judge, Any]:
         """Measure all there is to measure; return the judge and what it found."""
         self._measure_machine()
-        loads = self._loads(self._judge(make).saturation(self.plan.workload, self.plan.choices))
-        self._replay(loads)
-        self._write_profile()
         judge = self._judge(make)
+        loads = self._loads(judge.saturation(self.plan.workload, self.plan.choices))
+        self._replay(loads)
         self.progress("simulating and comparing", 1.0)
         drift = {case: self._slowness(samples) for case, samples in self.samples.items() if samples}
+        write_json(self.folder / PAUSES, self._paused(drift))
         found = judge.judge(self.folder, loads, self.plan.choices, drift=drift, others=self.others, command=command)
         return judge, found
 
     def _judge(self, make: type[Judge]) -> Judge:
-        return make(
-            deployment=self.deployment,
-            memory=self.runner.memory,
-            profile=self.folder / PROFILE,
-            seed=self.plan.seed,
-        )
+        memory, profile = self.runner.memory, self.folder / PROFILE
+        try:
+            return make(deployment=self.deployment, memory=memory, profile=profile, seed=self.plan.seed)
+        except InputError as error:
+            what = f"what was measured in {self.plan.budget_s:g} seconds cannot be fitted"
+            raise InputError(what, where="--budget", expected="a minute or more") from error
 
     def _design(self) -> list[OpShape]:
         """Return iterations as large as those to come, and no larger."""
@@ -183,8 +193,13 @@ class Trial:
             edge=0,
             kv_tokens=0,
         )
-        room = memory.blocks * memory.block_size - reach.sequences * memory.block_size
-        return design_iterations(self.spec, reach, kv_tokens=int(DESIGN_ROOM * max(room, memory.max_model_len)))
+        room = int(DESIGN_ROOM * memory.blocks * memory.block_size)
+        shapes = design_iterations(self.spec, reach, kv_tokens=room)
+        fitting = [shape for shape in shapes if kv_blocks(shape, memory.block_size) <= memory.blocks]
+        if not fitting:
+            what = f"{memory.blocks} KV blocks hold none of the batches by which iterations are measured"
+            raise InputError(what, expected="more --num-gpu-blocks-override")
+        return fitting
 
     def _measure_machine(self) -> None:
         machine, budget_s = self.kernels.machine(), self.plan.budget_s
@@ -200,7 +215,8 @@ class Trial:
             budget_s=budget_s - ops_s,
             progress=self._part("measuring iterations", ops_s, budget_s - ops_s),
         )
-        self._write_profile()
+        self.before_s = self.measurement.medians_s()
+        write_profile(self.folder / PROFILE, self.measurement.profile())
 
     def _loads(self, sustained: Mapping[str, float]) -> dict[str, Workload]:
         """Return the workload at each load: shares of what the policy in the middle sustains."""
@@ -218,7 +234,7 @@ class Trial:
         choice = self.plan.choices[label]
         engine = Engine(self.runner, choice, seed=self.plan.seed)
         samples = self.samples[case] = []
-        light = [shape for shape, time_s in self.measurement.medians_s().items() if self._is_light(shape, time_s)]
+        light = [shape for shape, time_s in self.before_s.items() if shape.op == ITERATION and time_s <= LIGHT_S]
         paused_s = -PAUSE_EVERY_S
 
         def pause(iteration: Iteration) -> None:
@@ -235,20 +251,26 @@ class Trial:
         if others_s is not None and after_s is not None:
             self.others[case] = max(0.0, (after_s - others_s) / (time.perf_counter() - start_s))
 
-    def _is_light(self, shape: OpShape, time_s: float) -> bool:
-        return shape.op == ITERATION and time_s <= LIGHT_S
+    def _slowness(self, pauses: list[Mapping[OpShape, list[float]]]) -> float:
+        """Return how much longer iterations took in pauses than before all replays, in the median, as a share."""
+        ratios = [np.asarray(times) / self.before_s[shape] for pause in pauses for shape, times in pause.items()]
+        return float(np.median(np.concatenate(ratios))) - 1
 
-    def _slowness(self, parts: list[Mapping[OpShape, list[float]]]) -> float:
-        """Return how much longer iterations took, on average, than in the median of all samples, as a share.
-
-        The average, since requests wait for slow iterations too, without the twentieth at either end.
-        """
-        medians_s = self.measurement.medians_s()
-        ratios = [time_s / medians_s[shape] for part in parts for shape, times in part.items() for time_s in times]
-        return float(np.mean(np.clip(ratios, *np.quantile(ratios, (0.05, 0.95))))) - 1
-
-    def _write_profile(self) -> None:
-        write_profile(self.folder / PROFILE, self.measurement.profile())
+    def _paused(self, drift: Mapping[Case, float]) -> dict[str, Any]:
+        """Return what ran in the pauses of each replay: by number of the designed iteration, its seconds."""
+        numbers = {shape: number for number, shape in enumerate(self.before_s)}
+        return {
+            "iterations": [{**asdict(shape), "before_s": before_s} for shape, before_s in self.before_s.items()],
+            "replays": [
+                {
+                    "load": load,
+                    "policy": label,
+                    "drift": drift.get((load, label)),
+                    "pauses": [{str(numbers[shape]): times for shape, times in pause.items()} for pause in pauses],
+                }
+                for (load, label), pauses in self.samples.items()
+            ],
+        }
 
     def _part(self, label: str, done_s: float, part_s: float) -> Callable[[float, str], None]:
         return lambda share, _: self.progress(label, MEASURING_SHARE * (done_s + share * part_s) / self.plan.budget_s)

@@ -8,12 +8,11 @@ from collections.abc import Callable
 import torch
 
 from engine.attention.tables import BlockTables
-from engine.attention.triton_plan import power_of_two
+from engine.attention.triton_plan import DTYPES, power_of_two
 from engine.input import BatchInput, BatchShape
 from engine.kv_cache import KVCache, KVLayout
 from traces.errors import InputError
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MOST_HEAD_DIM = 256
 
 

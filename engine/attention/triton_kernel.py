@@ -18,9 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from engine.attention.triton_plan import Tiling, device_limits, padded_dim, plan_launch, power_of_two
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+from engine.attention.triton_plan import DTYPES, Tiling, device_limits, padded_dim, plan_launch, power_of_two
 
 
 def paged_attention(

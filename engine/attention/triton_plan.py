@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+"""Of queries, keys and values."""
 PROGRAMS_PER_PROCESSOR = 3
 SPLIT_TOKENS = 256
 MIXED_SPLIT_TOKENS = 2048

@@ -151,8 +151,8 @@ class Case:
     errors, by_kind
         Of the iteration times: all, and by kind of batch.
     drift
-        How much slower (+) the machine was during the replay than in the median of its profile, as a share, which
-        the predictions are told; None where unknown.
+        How much slower (+) the machine was during the replay than when it was profiled, as a share, which the
+        predictions are told; None where unknown.
     others
         Processors that other programs kept busy during the replay, on average; None where unknown.
     """

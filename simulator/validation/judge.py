@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 MARKER, REPORT = "validation.json", "report.html"
 MEASURED, SIMULATED, AUDIT = "measured", "simulated", "audit"
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is under way, how many cases are done, and how many there are."""
 
 
 class Judge:
@@ -95,7 +93,6 @@ class Judge:
         drift: Mapping[tuple[str, str], float] | None = None,
         others: Mapping[tuple[str, str], float] | None = None,
         command: str = "",
-        on_progress: OnProgress | None = None,
     ) -> Validation:
         """Simulate and audit every measured run of ``folder``, and say how well they agree.
 
@@ -109,9 +106,9 @@ class Judge:
         choices
             Under which policies, by label.
         drift
-            (load, policy) -> how much slower (+) the machine was during that replay than in the median of its
-            profile, as a share, measured on other batches than the replay's. What is simulated is the machine as it
-            was: the cost model's times, longer by that share.
+            (load, policy) -> how much slower (+) the machine was during that replay than when it was profiled, as a
+            share, measured on other batches than the replay's. What is simulated is the machine as it was: the cost
+            model's times, longer by that share.
         others
             (load, policy) -> processors that other programs kept busy during that replay, on average. Printed too.
         command
@@ -129,7 +126,7 @@ class Judge:
             raise ValueError("a validation needs at least one load and one policy")
         workloads = dict(sorted(workloads.items(), key=lambda item: item[1].rate_per_s))
         measured = self._measured(folder, workloads, choices)
-        trials = list(self._trials(folder, measured, workloads, choices, drift or {}, on_progress))
+        trials = list(self._trials(folder, measured, workloads, choices, drift or {}))
         validation = judged(trials, drift or {}, others or {}, self._provenance(trials, workloads, choices, command))
         write_report(folder / REPORT, validation, trials)
         write_json(folder / MARKER, validation.as_dict())
@@ -173,15 +170,10 @@ class Judge:
         workloads: Mapping[str, Workload],
         choices: Mapping[str, PolicyChoice],
         drift: Mapping[tuple[str, str], float],
-        on_progress: OnProgress | None,
     ) -> Iterator[Trial]:
-        for done, ((load, label), run) in enumerate(measured.items()):
-            if on_progress is not None:
-                on_progress(f"simulating {label}, {load}", done, len(measured))
+        for (load, label), run in measured.items():
             cost_model = self._cost_model.at_pace(1 + drift.get((load, label), 0.0))
             yield self._trial(folder, load, label, run, workloads[load], choices[label], cost_model)
-        if on_progress is not None:
-            on_progress("judging", len(measured), len(measured))
 
     def _trial(
         self,

@@ -44,6 +44,7 @@ def judged(
     )
     audits = [trial.audit for trial in trials]
     errors = IterationErrors.of(audits)
+    steady = IterationErrors.of([at_steady_pace(trial, drift) for trial in trials]) if drift else errors
     noise = noise_of(errors.median)
     found = winners(measured, predicted, cases, noise)
     best = overall(found)
@@ -52,15 +53,22 @@ def judged(
     return Validation(
         cases=cases,
         errors=errors,
+        steady_errors=steady,
         by_kind=errors_by_kind(audits),
         winners=found,
         best_measured=best[0],
         best_predicted=best[1],
         orders=orders,
         noise=noise,
-        verdict=verdict(cases, errors, found, best, orders, noise),
+        verdict=verdict(cases, errors, steady, found, best, orders, noise, provenance["cost_model"]),
         provenance=provenance,
     )
+
+
+def at_steady_pace(trial: Trial, drift: Mapping[tuple[str, str], float]) -> AuditColumns:
+    """Return the audit with what the cost model gives for a machine that never changes its pace."""
+    predicted_s = trial.audit.predicted_s / (1 + drift.get((trial.load, trial.policy), 0.0))
+    return replace(trial.audit, predicted_s=predicted_s)
 
 
 def _metrics(trials: Sequence[Trial], name: str) -> dict[str, dict[str, Metrics]]:

@@ -42,6 +42,8 @@ class Validation:
         Every load under every policy, load by load.
     errors, by_kind
         Errors of the iteration times over all cases, and by kind of batch.
+    steady_errors
+        The same, had the predictions not known how the machine's pace changed.
     winners, best_measured, best_predicted
         The best policy of each load, and over all loads (:func:`simulator.validation.ranking.overall`).
     orders
@@ -56,6 +58,7 @@ class Validation:
 
     cases: tuple[Case, ...]
     errors: IterationErrors
+    steady_errors: IterationErrors
     by_kind: Mapping[str, IterationErrors]
     winners: Mapping[str, Winner]
     best_measured: str
@@ -97,6 +100,7 @@ class Validation:
             "verdict": [asdict(finding) for finding in self.verdict],
             "iteration_error": self.iteration_error,
             "errors": asdict(self.errors),
+            "steady_errors": asdict(self.steady_errors),
             "by_kind": {name: asdict(errors) for name, errors in self.by_kind.items()},
             "best_measured": self.best_measured,
             "best_predicted": self.best_predicted,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
+from typing import Any
 
 from simulator.figure_style import KIND_NAMES
 from simulator.scoreboard import duration
@@ -50,17 +51,23 @@ def percent(share: float, *, signed: bool = True) -> str:
 def verdict(
     cases: Sequence[Case],
     errors: IterationErrors,
+    steady: IterationErrors,
     winners: Mapping[str, Winner],
     best: tuple[str, str],
     orders: Mapping[str, Mapping[str, Order]],
     noise: float,
+    cost_model: Mapping[str, Any],
 ) -> tuple[Finding, ...]:
     """Return what there is to say, the sum of it first.
 
     Parameters
     ----------
+    steady
+        Errors of the iteration times, had the predictions not known how the machine's pace changed.
     best
         The best policy over all loads: (measured, predicted).
+    cost_model
+        What :meth:`profiler.cost_model.CostModel.describe` says.
     """
     promised = [
         _iterations(cases, errors),
@@ -68,7 +75,14 @@ def verdict(
         _best(winners, best, noise),
         _batches(cases),
     ]
-    told = [_order(orders, noise), _coverage(errors), _parting(cases), _drift(cases), _others(cases)]
+    told = [
+        _profile(cost_model.get("engine")),
+        _order(orders, noise),
+        _coverage(errors),
+        _parting(cases),
+        _drift(cases, steady),
+        _others(cases),
+    ]
     return (_sum(promised), *promised, *(finding for finding in told if finding.text))
 
 
@@ -162,10 +176,10 @@ def _batches(cases: Sequence[Case]) -> Finding:
     if not other:
         text = f"Given the measured times, the simulator makes all {measured:,} batches as the engine made them."
         return Finding(subject=subject, holds=True, text=text)
-    where = "; ".join(f"{case.name}: from iteration {case.batches.first_different:,} on" for case in other)
+    where = "; ".join(f"{case.name}: iteration {case.batches.first_different:,} is the first" for case in other)
     text = (
         f"Given the measured times, the simulator makes {same:,} of {measured:,} batches as the engine made them; "
-        f"they differ in {where}. Errors of iteration times leave the others out."
+        f"others differ: {where}. Errors of iteration times leave the others out."
     )
     return Finding(subject=subject, holds=False, text=text)
 
@@ -177,12 +191,24 @@ def _order(orders: Mapping[str, Mapping[str, Order]], noise: float) -> Finding:
     low, high = min(known, key=lambda name: known[name].tau), max(known, key=lambda name: known[name].tau)
     turned, ties = (sum(getattr(each, key) for each in known.values()) for key in ("reversed", "reversed_ties"))
     pairs = sum(each.pairs for each in known.values())
+    least = f"{known[low].tau:.2f}"
+    span = f"{least} ({low}) to {known[high].tau:.2f} ({high})" if low != high else f"{least} for every metric"
     text = (
-        f"Kendall's tau between measured and predicted over all cases: {known[low].tau:.2f} ({low}) to "
-        f"{known[high].tau:.2f} ({high}). {turned:,} of {pairs:,} pairs come in another order, {ties:,} of them "
-        f"ties that lie within {percent(noise, signed=False)} as measured."
+        f"Kendall's tau between measured and predicted over all cases: {span}. {turned:,} of {pairs:,} pairs come in "
+        f"another order, {ties:,} of them ties that lie within {percent(noise, signed=False)} as measured."
     )
     return Finding(subject="order", holds=None, text=text)
+
+
+def _profile(engine: Mapping[str, Any] | None) -> Finding:
+    text = "No whole iterations were measured, or too few: the cost model knows the engine's ops alone."
+    if engine is not None:
+        median, p90 = (percent(engine["errors"][key], signed=False) for key in ("median", "p90"))
+        text = (
+            f"The cost model stands on {engine['rows']} designed iterations; those that it had not seen it predicts "
+            f"{median} off (median; P90 {p90})."
+        )
+    return Finding(subject="profile", holds=None, text=text)
 
 
 def _coverage(errors: IterationErrors) -> Finding:
@@ -198,22 +224,26 @@ def _parting(cases: Sequence[Case]) -> Finding:
     if not parted:
         return Finding(subject="free run", holds=None, text="The free simulations make the same batches to the end.")
     soonest = min(parted, key=lambda case: case.batches.leading)
+    audited = all(case.batches.same == case.batches.measured for case in parted)
+    why = " when a request arrives on the other side of an iteration's end" if audited else ""
     text = (
         f"On predicted times {len(cases) - len(parted)} of {len(cases)} simulations make the engine's batches to the "
-        f"end; the others part from it when a request arrives on the other side of an iteration's end, "
-        f"{soonest.name} the soonest: after {soonest.batches.leading:,} of {soonest.batches.measured:,} iterations."
+        f"end; the others part from it{why}, {soonest.name} the soonest: after {soonest.batches.leading:,} of "
+        f"{soonest.batches.measured:,} iterations."
     )
     return Finding(subject="free run", holds=None, text=text)
 
 
-def _drift(cases: Sequence[Case]) -> Finding:
+def _drift(cases: Sequence[Case], steady: IterationErrors) -> Finding:
     known = sorted((case.drift, case.name) for case in cases if case.drift is not None)
     if not known:
         return Finding(subject="drift", holds=None, text="")
     span = " to ".join(f"{percent(drift)} ({name})" for drift, name in dict.fromkeys((known[0], known[-1])))
     text = (
-        f"During the replays the machine was {span} slower (+) or faster (-) than in the median of its profile, by "
-        "designed batches that ran while a replay's clock stood still; each prediction is for the machine as it was."
+        f"During the replays the machine was {span} slower (+) or faster (-) than when it was profiled, by "
+        "designed batches that ran while a replay's clock stood still; each prediction is for the machine as it was. "
+        f"Had it not known, the median iteration would be {percent(steady.median, signed=False)} off, and all together "
+        f"{percent(steady.total)}."
     )
     return Finding(subject="drift", holds=None, text=text)
 

@@ -109,7 +109,7 @@ def test_validate_writes_its_report(tmp_path: Path) -> None:
         (("check",), "no folder"),
         (("check", "DIR", "--fast"), "unknown option --fast"),
         (("check", "DIR", "--device"), "--device: no value"),
-        (("check", "DIR", "--device", "tpu"), "--device: unknown device 'tpu'; expected cuda or cpu"),
+        (("check", "DIR", "--device", "tpu"), "--device: unknown device 'tpu'; expected cuda ("),
     ],
 )
 def test_what_it_cannot_run_is_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -118,3 +118,4 @@ def test_what_it_cannot_run_is_one_line(arguments: tuple[str, ...], message: str
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ class Ticks:
 
     def wait_until(self, time_s: float) -> None:
         self._now_s = max(self._now_s, time_s)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        now_s = self._now_s
+        yield
+        self._now_s = now_s
 
 
 @pytest.fixture
@@ -161,6 +168,10 @@ def test_latency_by_a_clock_that_ticks(make_engine: Callable[..., Engine]) -> No
         (("latency", "--num-iters-warmup", "-1"), "--num-iters-warmup: is -1; expected an integer >= 0"),
         (("latency", "--max-num-seqs", "4", "--output-len", "2"), "--batch-size: a batch of 8 under a policy with 4"),
         (("latency", "--input-len", "300"), "428 tokens"),
+        (
+            ("latency", "--output-len", "2", "--num-gpu-blocks-override", "20"),
+            "--batch-size: a batch of 8 that needs 24",
+        ),
         (("throughput", "--dataset-name", "x"), "--dataset-name: unknown dataset"),
         (("throughput", "--workload", "/absent.csv"), "/absent.csv"),
         (("throughput", "--goodput", "speed:3"), "--goodput: "),
@@ -175,6 +186,14 @@ def test_a_command_that_cannot_be(arguments: tuple[str, ...], message: str, tiny
         app(args=[command, "--model", str(tiny_folder), "-o", str(written), *others], standalone_mode=False)
     assert message in str(caught.value)
     assert not written.exists()
+
+
+def test_where_it_cannot_be_written_is_known_before_it_runs(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.bench_command.build_engine", lambda *_, **__: pytest.fail("an engine was built"))
+    with pytest.raises(InputError, match="is no ordinary file"):
+        app(args=["latency", "--model", str(tiny_folder), "-o", str(tmp_path)], standalone_mode=False)
 
 
 def test_help_loads_nothing_slow() -> None:

@@ -68,6 +68,9 @@ def test_a_trace_gives_its_lengths_and_no_times(tmp_path: Path) -> None:
         ({"input_len": 0}, "--input-len: is 0"),
         ({"output_len": -3}, "--output-len: is -3"),
         ({"range_ratio": 1.0}, "--random-range-ratio: is 1.0; expected a number in [0, 1)"),
+        ({"dataset": "nano-vllm", "num_prompts": 257}, "--num-prompts: is 257; expected at most 256"),
+        ({"workload": "chat", "input_len": 5}, "--input-len: does not go with --workload"),
+        ({"workload": "chat", "dataset": "nano-vllm"}, "--dataset-name: does not go with --workload"),
     ],
 )
 def test_what_cannot_be_served(values: dict[str, Any], message: str) -> None:

@@ -121,7 +121,7 @@ def test_a_stop_string_and_a_policy_file(
         (("--prompt-tokens", "1"), ": no tokenizer that can be read"),
         (("--tokens", "--prompt-tokens", "1", "--top-p", "2"), "sampling: top_p is 2.0; expected a number in (0, 1]"),
         (("--tokens", "--prompt-tokens", "1", "--policy", "fifo"), "--policy: unknown policy 'fifo'"),
-        (("--tokens", "--prompt-tokens", "1", "--seed", "-1"), "--seed: is -1; expected an integer >= 0"),
+        (("--tokens", "--prompt-tokens", "1", "--seed", "-1"), "--seed: is -1; expected an integer in"),
         (("--tokens", "--prompt-tokens", "1", "--max-model-len", "999"), "--max-model-len: 999 tokens, longer than"),
         (("--tokens", "--prompt-tokens", "1", "--attention-backend", "x"), "--attention-backend: unknown attention"),
     ],
@@ -177,6 +177,8 @@ def test_the_cache_is_as_large_as_residents_can_fill_or_memory_holds(tiny_folder
     ("values", "message"),
     [
         ({"threads": 0}, "--threads: is 0; expected an integer >= 1"),
+        ({"threads": 100_000}, "--threads: is 100000; expected at most"),
+        ({"seed": 2**63}, f"--seed: is {2**63}; expected an integer in"),
         ({"gpu_memory_utilization": 1.5}, "--gpu-memory-utilization: is 1.5; expected a number in (0, 1]"),
         ({"gpu_memory_utilization": 0.5}, "--gpu-memory-utilization: there is no GPU memory on a cpu"),
     ],

@@ -99,6 +99,7 @@ def test_sizes_are_dense_enough_and_end_where_the_policy_does() -> None:
     assert GraphSizes.of(256, 2048).budgets[-3:] == (896, 1024, 2048)
     assert GraphSizes.of(256, 8192).budgets[-1] == GraphSizes.of(256, None).budgets[-1] == 1024
     assert GraphSizes.of(2000, None).decodes[-2:] == (504, 512)
+    assert {200, 1500} < set(GraphSizes.of(256, 200, 1500).budgets), "the budget of every policy is captured"
 
 
 @given(

@@ -29,7 +29,7 @@ from traces.errors import InputError  # noqa: E402
 )
 def test_what_is_captured_follows_the_policy(policy: str, settings: dict[str, int], budget: int | None) -> None:
     choice = choose(policy, max_num_seqs=24, **settings)
-    assert _graph_sizes(choice) == GraphSizes.of(24, budget)
+    assert _graph_sizes([choice]) == GraphSizes.of(24, budget)
 
 
 def test_a_cpu_has_no_graphs_and_takes_sdpa(tiny_folder: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_batch_that_differs_is_reported_with_its_place(measured: Make) -> None
     assert (batches.same, batches.first_different, batches.leading) == (batches.measured - 1, 37, 37)
     found = finding(validation, "same batches")
     assert found.holds is False
-    assert "vllm, above: from iteration 37 on" in found.text
+    assert "vllm, above: iteration 37 is the first" in found.text
     others = [case.batches for case in validation.cases if case.name != "vllm, above"]
     assert all(each.first_different is None for each in others)
     assert not validation.holds
@@ -170,6 +170,8 @@ def test_a_prediction_is_for_the_machine_as_it_was(measured: Make) -> None:
     assert [case.drift for case in found.cases if case.name != "vllm, below"] == [0.25] * (len(cases) - 1)
     (said,) = [each for each in found.verdict if each.subject == "drift"]
     assert "+20.0 % (vllm, below) to +25.0 %" in said.text
+    assert found.steady_errors.median == pytest.approx(1 - 1 / 1.25)
+    assert "the median iteration would be 20.0 % off, and all together -20.0 %" in said.text
     assert found.holds
 
 
@@ -177,16 +179,24 @@ def test_without_a_word_of_drift_nothing_is_said_of_it(measured: Make) -> None:
     found = measured().validation()
     assert "drift" not in {each.subject for each in found.verdict}
     assert {case.drift for case in found.cases} == {None}
+    assert found.steady_errors == found.errors
+
+
+def test_it_is_said_what_the_cost_model_stands_on(measured: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measured({"near": 6.0})
+    assert "knows the engine's ops alone" in finding(made.validation(), "profile").text
+    engine = {"rows": 40, "errors": {"median": 0.023, "p90": 0.06}}
+    monkeypatch.setattr(made.judge._cost_model.__class__, "describe", lambda _: {"engine": engine})
+    assert "stands on 40 designed iterations" in finding(made.validation(), "profile").text
+    assert "2.3 % off (median; P90 6.0 %)" in finding(made.validation(), "profile").text
 
 
 def test_the_folder_is_made_again_with_the_same_bytes(measured: Make) -> None:
     made = measured({"near": 6.0}, noise=0.02)
-    seen: list[tuple[str, int, int]] = []
-    validation = made.validation(command="python -m engine validate", on_progress=lambda *news: seen.append(news))
+    validation = made.validation(command="python -m engine validate")
     first = digests(made.folder)
     assert {"validation.json", "report.html", "audit/near/vllm.parquet", "simulated/near/orca/run.json"} < first.keys()
     assert json.loads((made.folder / "validation.json").read_text()) == json.loads(json.dumps(validation.as_dict()))
-    assert [news[1:] for news in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     made.validation(command="python -m engine validate")
     assert digests(made.folder) == first
     simulated = read_run(made.folder / "simulated" / "near" / "orca")
