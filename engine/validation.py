@@ -29,7 +29,7 @@ from profiler.measure import Measurement
 from profiler.profile import write_profile
 from traces.errors import InputError
 from traces.files import write_json
-from traces.workload import Workload
+from traces.workload import FloatColumn, Workload
 
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
@@ -45,8 +45,12 @@ MEASURING_SHARE = 0.25
 DESIGN_ROOM = 0.9
 """Share of the KV cache that designed batches are drawn to fill at most; each of their requests ends in a block of its
 own, so that a few are still too large and left out."""
+TRIMMED = (0.05, 0.95)
+"""Shares of the iterations in pauses between which they count as they are, and beyond which as those."""
 Case = tuple[str, str]
 """A load and a policy."""
+Pause = Mapping[OpShape, list[float]]
+"""The seconds of each run of the designed iterations of one pause."""
 Progress = Callable[[str, float], None]
 """Told what is going on, and the share of all of it that is done."""
 
@@ -77,8 +81,8 @@ class Judge(Protocol):
         """Simulate workloads (by load) under policies (by label), compare with ``folder/measured``, and report.
 
         Writes ``simulated``, ``audit``, ``validation.json`` and ``report.html`` beside it. ``drift`` says how
-        much slower the machine was during a replay than when the profile was measured: what is simulated is the
-        machine as it was. ``others`` says how many processors other programs kept busy; it is only printed.
+        much longer iterations took on average during a replay than in the profile: what is simulated is the machine
+        as it was. ``others`` says how many processors other programs kept busy; it is only printed.
         """
         ...
 
@@ -132,10 +136,11 @@ class Trial:
     """One measurement of everything, on one runner that nobody else uses.
 
     How fast a machine is changes: a neighbour takes cache and bandwidth, a clock rate falls. So every replay stands
-    still now and then, its clock too, while designed iterations run: against what the same ones took when the
-    profile was measured, before all replays, they tell how fast the machine was during each, whatever was replayed.
-    ``pauses.json`` keeps them. The designed iterations write over the KV of the requests in service, so that the
-    tokens of these replays mean nothing; their number and their times do.
+    still now and then, its clock too, while designed iterations run: against what the same ones took before all
+    replays they tell how fast the machine was during each, whatever was replayed (``pauses.json`` keeps them). With
+    that divided out they go into the profile, which is so of the machine as it was before. The designed iterations
+    write over the KV of the requests in service, so that the tokens of these replays mean nothing; their number and
+    their times do.
 
     Parameters
     ----------
@@ -160,7 +165,7 @@ class Trial:
         self.iterations = EngineIterations(runner)
         self.shapes = self._design()
         self.before_s: dict[OpShape, float] = {}
-        self.samples: dict[Case, list[Mapping[OpShape, list[float]]]] = {}
+        self.samples: dict[Case, list[Pause]] = {}
         self.others: dict[Case, float] = {}
 
     def judged_by(self, make: type[Judge], command: str) -> tuple[Judge, Any]:
@@ -170,8 +175,9 @@ class Trial:
         loads = self._loads(judge.saturation(self.plan.workload, self.plan.choices))
         self._replay(loads)
         self.progress("simulating and comparing", 1.0)
-        drift = {case: self._slowness(samples) for case, samples in self.samples.items() if samples}
+        drift = self._drift()
         write_json(self.folder / PAUSES, self._paused(drift))
+        judge = self._judge(make)
         found = judge.judge(self.folder, loads, self.plan.choices, drift=drift, others=self.others, command=command)
         return judge, found
 
@@ -216,7 +222,7 @@ class Trial:
             progress=self._part("measuring iterations", ops_s, budget_s - ops_s),
         )
         self.before_s = self.measurement.medians_s()
-        write_profile(self.folder / PROFILE, self.measurement.profile())
+        self._write_profile()
 
     def _loads(self, sustained: Mapping[str, float]) -> dict[str, Workload]:
         """Return the workload at each load: shares of what the policy in the middle sustains."""
@@ -251,10 +257,25 @@ class Trial:
         if others_s is not None and after_s is not None:
             self.others[case] = max(0.0, (after_s - others_s) / (time.perf_counter() - start_s))
 
-    def _slowness(self, pauses: list[Mapping[OpShape, list[float]]]) -> float:
-        """Return how much longer iterations took in pauses than before all replays, in the median, as a share."""
-        ratios = [np.asarray(times) / self.before_s[shape] for pause in pauses for shape, times in pause.items()]
-        return float(np.median(np.concatenate(ratios))) - 1
+    def _drift(self) -> dict[Case, float]:
+        """Return how much longer iterations took during each replay than in the profile, and complete the profile.
+
+        A median tells how fast the machine was: pauses go into the profile with theirs divided out. What is
+        returned is an average, without the twentieth at either end: requests wait for slow iterations too, which
+        medians do not show.
+        """
+        paused = {case: pauses for case, pauses in self.samples.items() if pauses}
+        for pauses in paused.values():
+            pace = float(np.median(_ratios(pauses, self.before_s)))
+            for pause in pauses:
+                self.measurement.correct(pause, pace)
+        self._write_profile()
+        profiled_s = self.measurement.medians_s()
+        ratios = {case: _ratios(pauses, profiled_s) for case, pauses in paused.items()}
+        return {case: float(np.clip(own, *np.quantile(own, TRIMMED)).mean()) - 1 for case, own in ratios.items()}
+
+    def _write_profile(self) -> None:
+        write_profile(self.folder / PROFILE, self.measurement.profile())
 
     def _paused(self, drift: Mapping[Case, float]) -> dict[str, Any]:
         """Return what ran in the pauses of each replay: by number of the designed iteration, its seconds."""
@@ -274,3 +295,8 @@ class Trial:
 
     def _part(self, label: str, done_s: float, part_s: float) -> Callable[[float, str], None]:
         return lambda share, _: self.progress(label, MEASURING_SHARE * (done_s + share * part_s) / self.plan.budget_s)
+
+
+def _ratios(pauses: list[Pause], usual_s: Mapping[OpShape, float]) -> FloatColumn:
+    """Return the times of all iterations that ran in ``pauses`` over the usual ones, [iterations]."""
+    return np.concatenate([np.asarray(times) / usual_s[shape] for pause in pauses for shape, times in pause.items()])

@@ -126,6 +126,13 @@ class Measurement:
         """Return the median of all samples so far of every shape that has any."""
         return {shape: known.median_s for shape, known in self._samples.items()}
 
+    def correct(self, taken: Mapping[OpShape, Sequence[float]], pace: float) -> None:
+        """Divide samples that :meth:`rounds` returned by ``pace``: the machine took so much longer just then."""
+        for shape, times in taken.items():
+            seconds = self._samples[shape].seconds
+            for time_s in times:
+                seconds[seconds.index(time_s)] = time_s / pace
+
     def profile(self) -> Profile:
         """Return the medians of all samples so far as a linted profile.
 

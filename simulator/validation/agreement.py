@@ -151,7 +151,7 @@ class Case:
     errors, by_kind
         Of the iteration times: all, and by kind of batch.
     drift
-        How much slower (+) the machine was during the replay than when it was profiled, as a share, which the
+        How much longer (+) iterations took on average during the replay than in the profile, as a share, which the
         predictions are told; None where unknown.
     others
         Processors that other programs kept busy during the replay, on average; None where unknown.

@@ -106,9 +106,9 @@ class Judge:
         choices
             Under which policies, by label.
         drift
-            (load, policy) -> how much slower (+) the machine was during that replay than when it was profiled, as a
-            share, measured on other batches than the replay's. What is simulated is the machine as it was: the cost
-            model's times, longer by that share.
+            (load, policy) -> how much longer (+) iterations took on average during that replay than in the profile,
+            as a share, measured on other batches than the replay's. What is simulated is the machine as it was: the
+            cost model's times, longer by that share.
         others
             (load, policy) -> processors that other programs kept busy during that replay, on average. Printed too.
         command

@@ -57,7 +57,11 @@ def iteration_sheet(validation: Validation) -> Sheet:
             "of the error's size. bias: its median, below 0 where the engine was slower than predicted. in all: the "
             f"busy time as a whole. in band: iterations within the cost model's {100 * COVERAGE:.0f} % interval."
         )
-        + (" drift: how much slower (+) the machine was than in its profile; the predictions know." if drifts else ""),
+        + (
+            " drift: how much longer (+) designed batches took than in the profile; the predictions know."
+            if drifts
+            else ""
+        ),
         columns=(
             *("case", "batches", "same", "free run", "median", "P90", "by time", "bias", "in all", "in band"),
             *(["drift"] if drifts else []),

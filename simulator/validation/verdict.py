@@ -240,7 +240,7 @@ def _drift(cases: Sequence[Case], steady: IterationErrors) -> Finding:
         return Finding(subject="drift", holds=None, text="")
     span = " to ".join(f"{percent(drift)} ({name})" for drift, name in dict.fromkeys((known[0], known[-1])))
     text = (
-        f"During the replays the machine was {span} slower (+) or faster (-) than when it was profiled, by "
+        f"During the replays iterations took {span} longer (+) or shorter (-) on average than in the profile, by "
         "designed batches that ran while a replay's clock stood still; each prediction is for the machine as it was. "
         f"Had it not known, the median iteration would be {percent(steady.median, signed=False)} off, and all together "
         f"{percent(steady.total)}."
