@@ -91,7 +91,6 @@ DECODE_ATTENTION = Op(
     keys=decode_attention.KEYS,
     coefficients=decode_attention.NAMES,
     physics=decode_attention.physics,
-    terms=decode_attention.terms,
     features=decode_attention.features,
     groups=_head_layout,
 )
