@@ -147,7 +147,10 @@ class CostModel:
             (parts["head"], parts["head"], "gemm", 1),
             (parts["communication"], parts["communication"], "all_reduce", 2 * self._layers[stage]),
         )
-        widths = [spread * self.fitted.ops[op].band(coverage, whole / count) for spread, whole, op, count in wholes]
+        widths = [
+            spread * self.fitted.ops[op].band(coverage, whole / (self._pace * count))
+            for spread, whole, op, count in wholes
+        ]
         kernels_s = sum(parts.values()) - parts["overhead"]
         half = sqrt(sum(width * width for width in widths)) / kernels_s if kernels_s > 0 else 0.0
         return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]

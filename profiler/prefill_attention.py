@@ -41,14 +41,14 @@ def terms(shape: Shape, device: Device) -> Floats:
 
     A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch; the FLOPs of
     those pairs at the peak rate, and the softmax of each, which does not grow with the head's width; what of
-    them is beyond a millisecond; both again of the thread block with the longest context on its one
-    multiprocessor; the bytes of queries and outputs, and of KV; and, a microsecond each per multiprocessor,
+    them is beyond a millisecond; both again of the thread block with the longest context, a whole query
+    tile, on its one multiprocessor; the bytes of queries and outputs, and of KV; and, a microsecond each per multiprocessor,
     thread blocks and waves of them, also with the query heads of one KV head packed into a tile, and KV heads.
     """
     b, q, past = shape["sequences"], shape["query_tokens"], shape["past_tokens"]
     heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
     pair_s = 4 * b * heads * (q * past + q * (q + 1) / 2) / device.peak_flops
-    longest_s = 4 * np.minimum(QUERY_TILE, q) * (past + q) * device.sms / device.peak_flops
+    longest_s = 4 * QUERY_TILE * (past + q) * device.sms / device.peak_flops
     token_s = shape["element_bytes"] * 2 * b * width / device.memory_bandwidth_bytes_per_s
     blocks, packed = _blocks(shape)
     columns = [np.full_like(pair_s, 1e-6), width * pair_s, SOFTMAX_WIDTH * pair_s]

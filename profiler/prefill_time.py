@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from profiler.fitted import FittedOp
 
 Launch = tuple[float, float, float, float, float, float, float]
-"""Of one head: (query, key) pairs, the most of one query tile; query and KV tokens read; query tiles, and those with
-the query heads of a KV head packed; chunks."""
+"""Of one head: (query, key) pairs, the longest context of a query tile; query and KV tokens read; query tiles, and
+those with the query heads of a KV head packed; chunks."""
 Weights = tuple[float, float, float]
 """Squares of the chunks' pairs; their tokens and mean contexts, weighted by pairs."""
 MOST_DOUBLINGS = 8
@@ -73,7 +73,6 @@ class PrefillAttention:
             else:
                 own_pairs, context = chunk_pairs(tokens, chunk.past, self._window), reach
                 read = min(end, reach + tokens)
-            own_longest = (tokens if tokens < QUERY_TILE else QUERY_TILE) * context
             pairs += own_pairs
             squares += own_pairs * own_pairs
             sizes += own_pairs * tokens
@@ -82,7 +81,7 @@ class PrefillAttention:
             keys += read
             tiles += -(-tokens // QUERY_TILE)
             packed += -(-tokens * packing // QUERY_TILE)
-            longest = own_longest if own_longest > longest else longest
+            longest = context if context > longest else longest
             most_pairs = own_pairs if own_pairs > most_pairs else most_pairs
             most_tokens = tokens if tokens > most_tokens else most_tokens
             most_keys = read if read > most_keys else most_keys
@@ -94,9 +93,8 @@ class PrefillAttention:
         """Return seconds for one chunk of ``tokens`` (>= 1) after ``past``."""
         end = past + tokens
         pairs = chunk_pairs(tokens, past, self._window)
-        longest = min(QUERY_TILE, tokens) * min(end, self._reach)
         tiles, packed = -(-tokens // QUERY_TILE), -(-tokens * self._packing // QUERY_TILE)
-        seconds = self._seconds(pairs, longest, tokens, min(end, self._reach + tokens), tiles, packed, 1)
+        seconds = self._seconds(pairs, min(end, self._reach), tokens, min(end, self._reach + tokens), tiles, packed, 1)
         return seconds * self._alone.at(tokens, pairs / tokens)
 
     def _seconds(
@@ -121,7 +119,7 @@ class PrefillAttention:
             (c["flops"] * width + c["softmax"] * SOFTMAX_WIDTH) * flop_s * heads.heads,
             width * flop_s * heads.heads,
             c["sustained_flops"],
-            (c["longest_block"] * width + c["longest_softmax"] * SOFTMAX_WIDTH) * flop_s * device.sms,
+            (c["longest_block"] * width + c["longest_softmax"] * SOFTMAX_WIDTH) * flop_s * QUERY_TILE * device.sms,
             c["query_bytes"] * token_s * heads.heads,
             c["kv_bytes"] * token_s * heads.kv_heads,
             c["blocks"] * share * heads.heads * width / 128,
