@@ -9,13 +9,15 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from profiler.tile import Floats
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 MOST_BINS = 8
-FEWEST_IN_BIN = 100
-"""Rows below which the band of 99 % would be all that was ever missed."""
+FEWEST_IN_BIN = 25
+FEWEST_COUNTED = 100
+"""Rows below which the band of 99 % would be all that was ever missed: smaller bins count their neighbours' rows."""
 EDGES = "edges_s"
 
 
@@ -44,8 +46,9 @@ class Bands:
         order = np.argsort(predicted, kind="stable")
         miss = np.abs(np.log(measured / predicted))[order]
         bins = int(np.clip(len(miss) // FEWEST_IN_BIN, 1, MOST_BINS))
-        parts = [np.sort(part) for part in np.array_split(miss, bins)]
-        ends = np.cumsum([len(part) for part in parts])[:-1]
+        inside = np.array_split(np.arange(len(miss)), bins)
+        parts = [np.sort(miss[_window(part, len(miss))]) for part in inside]
+        ends = np.cumsum([len(part) for part in inside])[:-1]
         edges = np.sqrt(predicted[order][ends - 1] * predicted[order][ends])
         widths = {share: tuple(_rounded(_rank(part, share)) for part in parts) for share in COVERAGES}
         return Bands(tuple(_rounded(edge) for edge in edges), widths)
@@ -66,6 +69,13 @@ class Bands:
         found = {float(share): each for share, each in document.items() if share != EDGES}
         widths = {share: tuple(each) if isinstance(each, list) else (each,) for share, each in sorted(found.items())}
         return Bands(tuple(document.get(EDGES, ())), widths)
+
+
+def _window(rows: npt.NDArray[np.int64], count: int) -> slice:
+    """Return the rows of a bin, and as many beside it as make up :data:`FEWEST_COUNTED`, of ``count`` in all."""
+    more = max(0, FEWEST_COUNTED - len(rows)) // 2
+    first = int(np.clip(rows[0] - more, 0, max(0, count - FEWEST_COUNTED)))
+    return slice(first, max(rows[-1] + 1 + more, min(first + FEWEST_COUNTED, count)))
 
 
 def _rank(ascending: Floats, coverage: float) -> float:

@@ -42,8 +42,9 @@ def terms(shape: Shape, device: Device) -> Floats:
     A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch; the FLOPs of
     those pairs at the peak rate, and the softmax of each, which does not grow with the head's width; what of
     them is beyond a millisecond; both again of the thread block with the longest context, a whole query
-    tile, on its one multiprocessor; the bytes of queries and outputs, and of KV; and, a microsecond each per multiprocessor,
-    thread blocks and waves of them, also with the query heads of one KV head packed into a tile, and KV heads.
+    tile, on its one multiprocessor; the bytes of queries and outputs, and of KV; and, a microsecond each per
+    multiprocessor, thread blocks and waves of them, also with the query heads of one KV head packed into a
+    tile, and KV heads.
     """
     b, q, past = shape["sequences"], shape["query_tokens"], shape["past_tokens"]
     heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
