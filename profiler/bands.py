@@ -16,8 +16,9 @@ from profiler.tile import Floats
 COVERAGES = (0.5, 0.8, 0.9, 0.95, 0.99)
 MOST_BINS = 8
 FEWEST_IN_BIN = 25
-FEWEST_COUNTED = 100
-"""Rows below which the band of 99 % would be all that was ever missed: smaller bins count their neighbours' rows."""
+FEWEST_COUNTED = 60
+"""Rows of which a rank is taken: smaller bins count their neighbours' rows. Of fewer than 99 rows the band of 99 %
+is all that was ever missed."""
 EDGES = "edges_s"
 
 

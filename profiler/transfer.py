@@ -100,8 +100,9 @@ def complete(fitted: FittedDevice, device: Device) -> FittedDevice:
         if name in ops and source != device.name:
             ops[name] = as_transferred(ops[name])
     for name in OPS:
-        if name not in ops:
-            donor = next(relative for relative in by_distance(device) if name in load_shipped(relative).ops)
+        donors = (relative for relative in by_distance(device) if name in load_shipped(relative).ops)
+        donor = None if name in ops else next(donors, None)
+        if donor is not None:
             ops[name] = _taken_over(load_shipped(donor), name, device)
             borrowed[name] = load_shipped(donor).source_of(name)
     return replace(fitted, ops=ops, borrowed=borrowed)
