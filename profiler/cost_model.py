@@ -12,6 +12,7 @@ from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
+from profiler.layer import layer_matrices
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
@@ -133,18 +134,23 @@ class CostModel:
         the width.
         """
         if self.fitted.engine is not None:
-            seconds, half = self.iteration_time(batch, stage), self.fitted.engine.band(coverage)
+            seconds = self.iteration_time(batch, stage)
+            half = self.fitted.engine.band(coverage, seconds)
             return seconds * exp(-half), seconds * exp(half)
         parts = self.breakdown(batch, stage)
         _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
-        bands = {name: op.band(coverage) for name, op in self.fitted.ops.items()}
-        widths = (
-            self._pace * spread_s * bands["gemm"],
-            parts["prefill attention"] * bands["prefill_attention"],
-            parts["decode attention"] * bands["decode_attention"],
-            parts["head"] * bands["gemm"],
-            parts["communication"] * bands["all_reduce"],
+        matrices = len(layer_matrices(self.deployment, stage))
+        wholes = (  # what is uncertain, its op, how many kernels it is
+            (self._pace * spread_s, parts["linear"], "gemm", matrices * self._layers[stage]),
+            (parts["prefill attention"], parts["prefill attention"], "prefill_attention", self._layers[stage]),
+            (parts["decode attention"], parts["decode attention"], "decode_attention", self._layers[stage]),
+            (parts["head"], parts["head"], "gemm", 1),
+            (parts["communication"], parts["communication"], "all_reduce", 2 * self._layers[stage]),
         )
+        widths = [
+            spread * self.fitted.ops[op].band(coverage, whole / (self._pace * count))
+            for spread, whole, op, count in wholes
+        ]
         kernels_s = sum(parts.values()) - parts["overhead"]
         half = sqrt(sum(width * width for width in widths)) / kernels_s if kernels_s > 0 else 0.0
         return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]

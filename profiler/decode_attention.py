@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,50 +16,154 @@ if TYPE_CHECKING:
 Shape = Mapping[str, Floats]
 OP = "decode_attention"
 KEYS = ("sequences", "past_tokens", "heads", "kv_heads", "head_dim", "element_bytes")
-NAMES = ("launch", "kv_bytes", "idle_kv_bytes", "query_blocks", "kv_blocks", "kv_steps")
+NAMES = (
+    "launch",
+    "combine",
+    "split_doubling",
+    "packing",
+    "sequence",
+    "wave_of_one",
+    "wave_of_two",
+    "tile_of_one",
+    "tile_of_two",
+    "queries",
+    "block",
+    "block_width",
+    "memory",
+    "cache",
+    "memory_start",
+    "idle_memory",
+    "unsplit",
+    "cache_share",
+    "overlap_exponent",
+)
+START = (8.0, 1.0, 0.5, 1.0, 0.01, 0.5, 0.5, 1.0, 1.0, 0.1, 0.5, 0.5, 1.2, 0.6, 1.0, 0.5, 0.3, 0.75, 2.0)
+LOWEST = (*(1e-4 for _ in START[:15]), 0.0, 0.0, 0.3, 1.0)
+HIGHEST = (*(np.inf for _ in START[:15]), 1.0, 1.0, 1.5, 6.0)
+"""Bounds of the coefficients: microseconds, shares, and the exponent."""
+KV_TILE = 128
+MOST_SPLITS = 128
+GOOD_WAVES = 0.85
+FULL_WAVE = 0.8
+"""As FlashAttention chooses into how many parts to split the contexts: none while blocks fill 0.8 of the slots, else
+the fewest parts whose waves are within 0.85 of the fullest."""
+BLOCKS_PER_SM: Mapping[str, int] = {"hopper": 1}
+"""Thread blocks that run at once on a multiprocessor where it is not two: kernels for Hopper take one whole."""
+CACHE_SHARPNESS = 12.0
+REFERENCE_WIDTH = 128
 
 
-def terms(shape: Shape, device: Device) -> Floats:
-    """Return [rows, terms] in seconds; the time is their weighted sum.
+@dataclass(frozen=True)
+class Blocks:
+    """How a launch lays out its work, [rows] each.
 
-    The terms: a launch; the KV bytes of all contexts at the memory bandwidth; where each head has KV of its
-    own, so that some kernels leave a context to one thread block, what waves of such blocks leave idle;
-    query heads and KV heads of all sequences per multiprocessor (a microsecond each); and the doublings of
-    the context.
+    Attributes
+    ----------
+    blocks
+        Thread blocks before splitting: one a sequence and KV head, which its query heads share.
+    tiles
+        KV tiles of a context.
+    splits
+        Parts that each context is split into.
+    kv_bytes
+        Keys and values of all contexts.
     """
-    b, context = shape["sequences"], shape["past_tokens"] + 1
-    heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
-    kv_s = shape["element_bytes"] * 2 * b * context * kv_heads * width / device.memory_bandwidth_bytes_per_s
-    whole = heads == kv_heads
-    idle_s = np.where(whole, kv_s * (_waste(shape, device) - 1), 0.0)
-    columns = [np.full_like(kv_s, 1e-6), kv_s, idle_s]
-    columns += [1e-6 * b * heads / device.sms, 1e-6 * b * kv_heads / device.sms, 1e-6 * np.log2(context)]
-    return np.stack(columns, axis=1)
+
+    blocks: Floats
+    tiles: Floats
+    splits: Floats
+    kv_bytes: Floats
+
+    @staticmethod
+    def of(shape: Shape, device: Device) -> Blocks:
+        """Return the layout of ``shape`` on ``device``."""
+        b, context, kv_heads = shape["sequences"], shape["past_tokens"] + 1, shape["kv_heads"]
+        tiles, slots = np.ceil(context / KV_TILE), float(device.sms * BLOCKS_PER_SM.get(device.architecture, 2))
+        kv_bytes = shape["element_bytes"] * 2 * b * context * kv_heads * shape["head_dim"]
+        return Blocks(b * kv_heads, tiles, splits_of(b * kv_heads, tiles, slots), kv_bytes)
+
+    def waves(self, slots: float) -> Floats:
+        """Return the waves of all parts with ``slots`` running at once."""
+        return np.ceil(self.blocks * self.splits / slots)
 
 
-def _waste(shape: Shape, device: Device) -> Floats:
-    blocks = shape["sequences"] * shape["kv_heads"] / device.sms
-    return np.asarray(np.ceil(blocks) / blocks, dtype=np.float64)
+def splits_of(blocks: Floats, tiles: Floats, slots: float) -> Floats:
+    """Return into how many parts each context of ``tiles`` tiles is split, [rows], as FlashAttention chooses."""
+    best, chosen = np.zeros(len(blocks)), np.ones(len(blocks))
+    shares = []
+    most = int(min(MOST_SPLITS, slots, tiles.max(initial=1)))
+    for splits in range(1, most + 1):
+        waves = blocks * splits / slots
+        useful = (splits <= tiles) & (np.ceil(tiles / splits) != np.ceil(tiles / max(splits - 1, 1)))
+        shares.append(np.where(useful | (splits == 1), waves / np.ceil(waves), 0.0))
+        best = np.maximum(best, shares[-1])
+    for splits in range(most, 0, -1):
+        chosen = np.where(shares[splits - 1] >= GOOD_WAVES * best, float(splits), chosen)
+    return np.where(blocks >= FULL_WAVE * slots, 1.0, chosen)
 
 
 def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
-    """Return seconds of one layer's attention over ``sequences`` decodes of equal context."""
-    return np.asarray(terms(shape, device) @ [coefficients[name] for name in NAMES], dtype=np.float64)
+    """Return seconds of one layer's attention over ``sequences`` decodes of equal context.
+
+    It is ``launch + (chain^p + memory^p)^(1/p)``. The chain is what the thread blocks of a multiprocessor do
+    one after the other: waves of blocks, each with a start and the tiles of its part of a context. The memory
+    time is that of the KV bytes; where they fit into a share of the last cache, a repeated measurement reads
+    them from there. Splitting contexts costs a second launch that combines the parts; so does packing the
+    query heads of several KV heads. Kernels that do not split where each head has KV of its own show in
+    ``unsplit``.
+    """
+    return seconds(coefficients, shape, Blocks.of(shape, device), device)
+
+
+def seconds(c: Mapping[str, float], shape: Shape, layout: Blocks, device: Device) -> Floats:
+    """Return what :func:`physics` does, for a layout that is known already."""
+    whole = c["unsplit"] * (shape["heads"] == shape["kv_heads"])
+    chain = _chain(c, shape, layout, device)
+    unsplit = _chain(c, shape, Blocks(layout.blocks, layout.tiles, np.ones_like(chain), layout.kv_bytes), device)
+    chain = chain + whole * np.maximum(unsplit - chain, 0)
+    memory = _memory(c, layout, device)
+    longer, shorter, p = np.maximum(chain, memory), np.minimum(chain, memory), c["overlap_exponent"]
+    busy = longer * (1 + (shorter / longer) ** p) ** (1 / p)
+    combine = (c["combine"] + c["split_doubling"] * np.log2(layout.splits)) * (layout.splits > 1) * (1 - whole)
+    added = c["launch"] + combine + c["packing"] * _packed(shape) + c["sequence"] * shape["sequences"]
+    return np.asarray(1e-6 * (added + busy), dtype=np.float64)
+
+
+def _packed(shape: Shape) -> Floats:
+    """Return 1 where query heads are packed by a copy of their own: several sequences, several KV heads."""
+    several = (shape["sequences"] > 1) & (shape["kv_heads"] > 1)
+    return np.asarray(several & (shape["heads"] > shape["kv_heads"]), dtype=np.float64)
+
+
+def _chain(c: Mapping[str, float], shape: Shape, layout: Blocks, device: Device) -> Floats:
+    """Return microseconds of what one multiprocessor does one after the other."""
+    tiles, width = np.ceil(layout.tiles / layout.splits), shape["head_dim"] / REFERENCE_WIDTH
+    one, two = layout.waves(device.sms), layout.waves(2 * device.sms)
+    queries = c["queries"] * shape["heads"] / shape["kv_heads"] * width
+    waves = one * (c["wave_of_one"] + c["tile_of_one"] * tiles + queries)
+    waves += two * (c["wave_of_two"] + c["tile_of_two"] * tiles)
+    blocks = (c["block"] + c["block_width"] * width) * layout.blocks * layout.splits / device.sms
+    return np.asarray(waves + blocks, dtype=np.float64)
+
+
+def _memory(c: Mapping[str, float], layout: Blocks, device: Device) -> Floats:
+    """Return microseconds of reading the KV; what waves of blocks leave idle at their end counts in part."""
+    parts, slots = layout.blocks * layout.splits, 2 * device.sms
+    idle = np.where(parts > slots, np.ceil(parts / slots) * slots / parts - 1, 0.0)
+    doublings = np.log2(layout.kv_bytes / (c["cache_share"] * device.l2_bytes))
+    missed = 1 / (1 + np.exp(-CACHE_SHARPNESS * np.clip(doublings, -4, 4)))
+    read = 1e6 * layout.kv_bytes / device.memory_bandwidth_bytes_per_s * (1 + c["idle_memory"] * idle)
+    return np.asarray((c["cache"] + (c["memory"] - c["cache"]) * missed) * read + c["memory_start"] * missed)
 
 
 def features(shape: Shape, device: Device) -> Floats:
     """Return [rows, features] for the residual."""
-    b, context = shape["sequences"], shape["past_tokens"] + 1
-    heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
-    blocks = b * kv_heads / device.sms
-    columns = [
-        blocks,
-        b * context * kv_heads * width,
-        context,
-        heads / kv_heads,
-        b,
-        kv_heads,
-        width,
-        _waste(shape, device),
-    ]
-    return np.stack([np.log2(column) for column in columns], axis=1)
+    layout = Blocks.of(shape, device)
+    parts = layout.blocks * layout.splits
+    columns = [layout.blocks / device.sms, layout.kv_bytes, shape["past_tokens"] + 1]
+    columns += [shape["heads"] / shape["kv_heads"], shape["sequences"], shape["kv_heads"], shape["head_dim"]]
+    columns += [layout.waves(slots) * slots / parts for slots in (device.sms, 2 * device.sms)]
+    logarithms = [np.log2(column) for column in [*columns, layout.splits]]
+    kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape)]
+    kinds.append(layout.kv_bytes < START[NAMES.index("cache_share")] * device.l2_bytes)
+    return np.stack([*logarithms, *(np.asarray(kind, dtype=np.float64) for kind in kinds)], axis=1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiler.errors import bands, errors
+from profiler.bands import Bands
+from profiler.errors import errors
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class EngineFit:
     layers: int = 1
     rows: int = 0
     errors: Mapping[str, float] = field(default_factory=dict)
-    bands: Mapping[str, float] = field(default_factory=dict)
+    bands: Bands = field(default_factory=Bands)
 
     def on(self, layers: int) -> EngineFit:
         """Return the same engine for a stage of ``layers`` layers."""
@@ -58,21 +59,23 @@ class EngineFit:
         costs: dict[str, Any] = {name: share * getattr(self, name) for name in COSTS}
         return replace(self, layers=layers, **costs)
 
-    def band(self, coverage: float) -> float:
-        """Return the half width, in log time, of a band that holds ``coverage`` of unseen iterations."""
-        known = sorted((float(share), width) for share, width in self.bands.items())
-        return float(np.interp(coverage, [share for share, _ in known], [width for _, width in known]))
+    def band(self, coverage: float, predicted_s: float) -> float:
+        """Return the half width, in log time, of a band around ``predicted_s`` that holds ``coverage`` of unseen
+        iterations."""
+        return self.bands.width(coverage, predicted_s)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
         rounded = {name: float(f"{getattr(self, name):.6g}") for name in COSTS}
         factors = {name: float(f"{factor:.6g}") for name, factor in self.factors.items()}
-        return {**asdict(self), **rounded, "factors": factors}
+        return {**asdict(self), **rounded, "factors": factors, "bands": self.bands.to_json()}
 
     @staticmethod
     def from_json(document: Mapping[str, Any] | None) -> EngineFit | None:
         """Return the fit that :meth:`to_json` described; None for none."""
-        return None if document is None else EngineFit(**document)
+        if document is None:
+            return None
+        return EngineFit(**{**document, "bands": Bands.from_json(document["bands"])})
 
 
 def fit_engine(
@@ -105,7 +108,7 @@ def fit_engine(
         layers=layers,
         rows=len(time_s),
         errors=errors(time_s, predicted),
-        bands=bands(time_s, predicted),
+        bands=Bands.of(time_s, predicted),
     )
 
 

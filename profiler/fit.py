@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler.errors import bands, errors
+from profiler.bands import Bands
+from profiler.errors import errors
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
 from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
@@ -30,6 +31,9 @@ FEWEST_ROWS = 8
 HELD_OUT_SHARE = 0.2
 MOST_FOLDS = 3
 MANY_GROUPS = 40
+FEW_ROWS = 400
+FOLDS_OF_FEW = 8
+"""A small table is held out in full, an eighth at a time: its bands need every row."""
 FEW_SHAPES = 64
 LEAST_HELP = 0.9
 SMALLEST_LAYER = 2**20
@@ -96,13 +100,13 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """
     name, out = _held_out(op, shape)
     misses, with_residual = _unseen(op, shape, time_s, device, out)
-    fitted = _fit_rows(op, shape, time_s, device, with_residual=with_residual)
+    fitted = fit_rows(op, shape, time_s, device, with_residual=with_residual)
     kinds = {name: misses}
     if op.axis is not None:
         kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)
     kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
     misses_of = {kind: errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
-    widths_of = {kind: bands(measured, predicted) for kind, (measured, predicted) in kinds.items()}
+    widths_of = {kind: Bands.of(measured, predicted) for kind, (measured, predicted) in kinds.items()}
     return replace(fitted, rows=len(time_s), errors=misses_of, bands=widths_of)
 
 
@@ -140,7 +144,8 @@ def _once(columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], An
     return {key: values[first] for key, values in columns.items()}, times
 
 
-def _fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True) -> FittedOp:
+def fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True) -> FittedOp:
+    """Fit one op to rows alone: coefficients and corrections, without errors and bands (see :func:`fit_op`)."""
     coefficients = fit_physics(op, shape, time_s, device)
     log_ratio = np.log(time_s / op.physics(coefficients, shape, device))
     residual = None
@@ -169,8 +174,10 @@ def _held_out(op: Op, shape: Shape) -> tuple[str, list[npt.NDArray[np.bool_]]]:
     if len(np.unique(groups)) < 2:
         groups, kind = np.arange(len(groups), dtype=np.float64), "unseen rows"
     names = np.random.default_rng(0).permutation(np.unique(groups))
-    folds = np.array_split(names, min(len(names), round(1 / HELD_OUT_SHARE)))
-    return kind, [np.isin(groups, fold) for fold in folds[: MOST_FOLDS if len(names) < MANY_GROUPS else 1]]
+    few = len(groups) <= FEW_ROWS
+    folds = np.array_split(names, min(len(names), FOLDS_OF_FEW if few else round(1 / HELD_OUT_SHARE)))
+    most = len(folds) if few else MOST_FOLDS if len(names) < MANY_GROUPS else 1
+    return kind, [np.isin(groups, fold) for fold in folds[:most]]
 
 
 def _unseen(
@@ -179,7 +186,7 @@ def _unseen(
     """Return measured and predicted times of rows that a fit did not see, and whether its residual helped."""
     measured, corrected, bare = [], [], []
     for out in folds:
-        fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device)
+        fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device)
         measured.append(time_s[out])
         corrected.append(fitted.predict(_take(shape, out), device))
         bare.append(op.physics(fitted.coefficients, _take(shape, out), device))
@@ -200,7 +207,7 @@ def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual
         rows = np.flatnonzero(groups == group)
         rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
     out = (rank % 2 == 1) & layers
-    fitted = _fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
+    fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
     out &= np.isin(groups, list(fitted.curves.points if fitted.curves is not None else ()))
     return time_s[out], fitted.predict(_take(shape, out), device)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from profiler.bands import Bands
 from profiler.engine_fit import EngineFit
 from profiler.op import OPS, Shape
 from profiler.residual import LARGEST_CORRECTION, Curves, Residual, residual_from_json
@@ -19,7 +20,9 @@ from traces.files import read_json, whole_file
 if TYPE_CHECKING:
     from profiler.device import Device
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)
+"""Version 1 has one width for all predicted times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,7 @@ class FittedOp:
         ``{"unseen shapes": {"rows", "median", "p90", "time_weighted"}, "profiled shapes": {...}}``, shares of
         the measured time, on rows held out of the fit.
     bands
-        ``{"unseen shapes": {"0.9": half width of a band in log time that holds 90 %}, ...}``, from the same
-        rows.
+        ``{"unseen shapes": how wide a band around a prediction is, ...}``, from the same rows.
     """
 
     name: str
@@ -50,7 +52,7 @@ class FittedOp:
     curves: Curves | None = None
     rows: int = 0
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    bands: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bands: Mapping[str, Bands] = field(default_factory=dict)
 
     def predict(self, shape: Shape, device: Device) -> Floats:
         """Return seconds for each row of ``shape``."""
@@ -69,16 +71,15 @@ class FittedOp:
             correction = correction + self.curves.evaluate(op.groups(shape), op.axis(shape))
         return correction
 
-    def band(self, coverage: float) -> float:
-        """Return the half width, in log time, of a band that holds ``coverage`` of the held-out rows.
+    def band(self, coverage: float, predicted_s: float) -> float:
+        """Return the half width, in log time, of a band around ``predicted_s`` that holds ``coverage`` of the
+        rows held out at such times.
 
-        Those of unseen shapes count, which err on the wide side for shapes that were profiled.
+        Those of unseen shapes count, which err on the wide side for shapes that were profiled. It is a promise
+        for rows measured as these were: another software build moves times by more than any band.
         """
-        bands = next((widths for kind, widths in self.bands.items() if kind != "profiled shapes"), None)
-        if not bands:
-            return LARGEST_CORRECTION
-        known = sorted((float(share), width) for share, width in bands.items())
-        return float(np.interp(coverage, [share for share, _ in known], [width for _, width in known]))
+        bands = next((each for kind, each in self.bands.items() if kind != "profiled shapes"), None)
+        return LARGEST_CORRECTION if bands is None else bands.width(coverage, predicted_s)
 
     def physics_only(self) -> FittedOp:
         """Return the same op without its corrections, for another device."""
@@ -89,7 +90,7 @@ class FittedOp:
         return {
             "rows": self.rows,
             "errors": self.errors,
-            "bands": self.bands,
+            "bands": {kind: bands.to_json() for kind, bands in self.bands.items()},
             "coefficients": {name: float(f"{value:.6g}") for name, value in self.coefficients.items()},
             "curves": None if self.curves is None else self.curves.to_json(),
             "residual": None if self.residual is None else self.residual.to_json(),
@@ -106,7 +107,7 @@ class FittedOp:
             curves=None if curves is None else Curves.from_json(curves),
             rows=document["rows"],
             errors=document["errors"],
-            bands=document["bands"],
+            bands={kind: Bands.from_json(bands) for kind, bands in document["bands"].items()},
         )
 
 
@@ -155,9 +156,9 @@ class FittedDevice:
         InputError
             If ``document`` is of another version or lacks what it should hold.
         """
-        if document.get("schema_version") != SCHEMA_VERSION:
+        if document.get("schema_version") not in READABLE:
             version = document.get("schema_version")
-            raise InputError(f"schema_version is {version!r}", where=where, expected=str(SCHEMA_VERSION))
+            raise InputError(f"schema_version is {version!r}", where=where, expected=" or ".join(map(str, READABLE)))
         try:
             ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
             keys = ("device", "origin", "borrowed", "overhead_s")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler import communication, decode_attention, elementwise, gemm, prefill_attention
+from profiler import communication, decode_attention, elementwise, gemm, mixed_attention, prefill_attention
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -91,8 +91,16 @@ DECODE_ATTENTION = Op(
     keys=decode_attention.KEYS,
     coefficients=decode_attention.NAMES,
     physics=decode_attention.physics,
-    terms=decode_attention.terms,
     features=decode_attention.features,
+    groups=_head_layout,
+)
+MIXED_ATTENTION = Op(
+    name=mixed_attention.OP,
+    keys=mixed_attention.KEYS,
+    coefficients=mixed_attention.NAMES,
+    physics=mixed_attention.physics,
+    terms=mixed_attention.terms,
+    features=mixed_attention.features,
     groups=_head_layout,
 )
 ELEMENTWISE = Op(
@@ -121,5 +129,5 @@ SEND = Op(
     groups=_one_group,
 )
 OPS: Mapping[str, Op] = {
-    op.name: op for op in (GEMM, PREFILL_ATTENTION, DECODE_ATTENTION, ELEMENTWISE, ALL_REDUCE, SEND)
+    op.name: op for op in (GEMM, PREFILL_ATTENTION, DECODE_ATTENTION, MIXED_ATTENTION, ELEMENTWISE, ALL_REDUCE, SEND)
 }

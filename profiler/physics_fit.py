@@ -6,25 +6,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler import elementwise, gemm
-from profiler.op import ELEMENTWISE, GEMM, Op, Shape
+from profiler import decode_attention, elementwise, gemm
+from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, Op, Shape
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
     from profiler.device import Device
 
 MOST_ROWS = 3000
+MOST_STEPS = 80
 STARTS = 6
 SOFT_FROM = 0.1
+PULL = 0.02
+"""How strongly coefficients of decode attention are drawn to where they start, in shares of a log error."""
 
 
 def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
-    """Return the op's coefficients: soft-L1 on the log error for GEMMs, else NNLS on the relative error."""
+    """Return the op's coefficients: soft-L1 on the log error of GEMMs and decodes, else NNLS on the relative error."""
     if len(time_s) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(len(time_s), MOST_ROWS, replace=False))
         shape, time_s = {key: values[rows] for key, values in shape.items()}, time_s[rows]
     if op is GEMM:
         return _fit_gemm(shape, time_s, device)
+    if op is DECODE_ATTENTION:
+        return _fit_decode(shape, time_s, device)
     return _fit_terms(op, shape, time_s, device)
 
 
@@ -63,6 +68,28 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
             )
         )
     return _named(min(fits, key=lambda fit: float(fit.cost)).x)
+
+
+def _fit_decode(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    from scipy.optimize import least_squares
+
+    start, lowest, highest = (
+        np.asarray(v) for v in (decode_attention.START, decode_attention.LOWEST, decode_attention.HIGHEST)
+    )
+
+    layout = decode_attention.Blocks.of(shape, device)
+
+    def named(values: Floats) -> dict[str, float]:
+        return dict(zip(decode_attention.NAMES, map(float, values), strict=True))
+
+    def miss(values: Floats) -> Floats:
+        pull = PULL * np.log((values + 1e-3) / start)
+        return np.concatenate([np.log(decode_attention.seconds(named(values), shape, layout, device) / time_s), pull])
+
+    found = least_squares(
+        miss, start, bounds=(lowest, highest), loss="soft_l1", f_scale=SOFT_FROM, x_scale=start, max_nfev=MOST_STEPS
+    )
+    return named(found.x)
 
 
 def _named(values: Floats) -> dict[str, float]:

@@ -14,31 +14,56 @@ if TYPE_CHECKING:
 
 Shape = Mapping[str, Floats]
 QUERY_TILE = 128
+SOFTMAX_WIDTH = 64
+"""Numbers of a head whose product costs about what the softmax of one pair does."""
+SUSTAINED_S = 1e-3
+"""Seconds at the peak rate from which on clocks may fall under the load."""
 OP = "prefill_attention"
 KEYS = ("sequences", "query_tokens", "past_tokens", "heads", "kv_heads", "head_dim", "element_bytes")
-NAMES = ("launch", "flops", "tiled_flops", "longest_block", "bytes", "blocks", "waves")
+NAMES = (
+    "launch",
+    "flops",
+    "softmax",
+    "sustained_flops",
+    "longest_block",
+    "longest_softmax",
+    "query_bytes",
+    "kv_bytes",
+    "blocks",
+    "waves",
+    "packed_waves",
+    "kv_heads",
+)
 
 
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds; the time is their weighted sum.
 
-    A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch, the FLOPs
-    of those pairs at the peak rate, the same in whole query tiles and whole waves, the thread block with
-    the longest context on its one multiprocessor, the bytes of queries, outputs and KV, and thread blocks
-    (and waves of them) per multiprocessor, a microsecond each.
+    A chunk of q tokens after c others attends to q c + q (q + 1) / 2 pairs. The terms: a launch; the FLOPs of
+    those pairs at the peak rate, and the softmax of each, which does not grow with the head's width; what of
+    them is beyond a millisecond; both again of the thread block with the longest context, a whole query
+    tile, on its one multiprocessor; the bytes of queries and outputs, and of KV; and, a microsecond each per
+    multiprocessor, thread blocks and waves of them, also with the query heads of one KV head packed into a
+    tile, and KV heads.
     """
     b, q, past = shape["sequences"], shape["query_tokens"], shape["past_tokens"]
     heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
-    blocks = b * heads * np.ceil(q / QUERY_TILE)
-    waves = np.ceil(blocks / device.sms)
-    flops = 4 * b * heads * width * (q * past + q * (q + 1) / 2)
-    tiled = 4 * width * QUERY_TILE * waves * device.sms * (past + q / 2)
-    longest = 4 * width * np.minimum(QUERY_TILE, q) * (past + q) * device.sms
-    size_bytes = shape["element_bytes"] * 2 * b * width * (q * heads + (past + q) * kv_heads)
-    columns = [np.full_like(flops, 1e-6), flops / device.peak_flops, tiled / device.peak_flops]
-    columns += [longest / device.peak_flops, size_bytes / device.memory_bandwidth_bytes_per_s]
-    columns += [1e-6 * blocks / device.sms, 1e-6 * waves]
-    return np.stack(columns, axis=1)
+    pair_s = 4 * b * heads * (q * past + q * (q + 1) / 2) / device.peak_flops
+    longest_s = 4 * QUERY_TILE * (past + q) * device.sms / device.peak_flops
+    token_s = shape["element_bytes"] * 2 * b * width / device.memory_bandwidth_bytes_per_s
+    blocks, packed = _blocks(shape)
+    columns = [np.full_like(pair_s, 1e-6), width * pair_s, SOFTMAX_WIDTH * pair_s]
+    columns += [np.maximum(width * pair_s - SUSTAINED_S, 0), width * longest_s, SOFTMAX_WIDTH * longest_s]
+    columns += [token_s * q * heads, token_s * (past + q) * kv_heads, 1e-6 * blocks * width / 128 / device.sms]
+    columns += [1e-6 * np.ceil(each / device.sms) for each in (blocks, packed)]
+    return np.stack([*columns, 1e-6 * b * kv_heads / device.sms], axis=1)
+
+
+def _blocks(shape: Shape) -> tuple[Floats, Floats]:
+    """Return the thread blocks of all sequences: a query tile of a head each, or of a KV head's packed heads."""
+    b, q, heads, kv_heads = (shape[key] for key in ("sequences", "query_tokens", "heads", "kv_heads"))
+    packed = b * kv_heads * np.ceil(q * heads / kv_heads / QUERY_TILE)
+    return np.asarray(b * heads * np.ceil(q / QUERY_TILE), dtype=np.float64), np.asarray(packed, dtype=np.float64)
 
 
 def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
@@ -49,8 +74,9 @@ def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> 
 def features(shape: Shape, device: Device) -> Floats:
     """Return [rows, features] for the residual; a chunk's past counts as a longer mean context."""
     b, q, past = shape["sequences"], shape["query_tokens"], shape["past_tokens"]
-    heads = shape["heads"]
-    blocks = b * heads * np.ceil(q / QUERY_TILE) / device.sms
-    columns = [blocks, q, past + q / 2, heads / shape["kv_heads"], b, shape["head_dim"]]
-    waste = np.ceil(blocks) / blocks
-    return np.stack([np.log2(column) for column in [*columns, waste]], axis=1)
+    heads, kv_heads, width = shape["heads"], shape["kv_heads"], shape["head_dim"]
+    blocks, packed = (each / device.sms for each in _blocks(shape))
+    columns = [blocks, q, past + q / 2, heads / kv_heads, b, width, np.ceil(blocks) / blocks, kv_heads]
+    columns += [packed, np.ceil(packed) / packed, b * width * (past + q) * kv_heads]
+    columns.append(b * heads * width * q * (past + q / 2))
+    return np.stack([np.log2(column) for column in columns], axis=1)

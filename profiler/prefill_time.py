@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log2
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,17 @@ import numpy as np
 
 from profiler.aggregates import chunk_pairs
 from profiler.correction_grid import CorrectionGrid, Heads, grid_contexts, grid_rows
-from profiler.op import PREFILL_ATTENTION
-from profiler.prefill_attention import QUERY_TILE
+from profiler.prefill_attention import QUERY_TILE, SOFTMAX_WIDTH, SUSTAINED_S
 
 if TYPE_CHECKING:
     from profiler.deployment import Deployment
     from profiler.fitted import FittedOp
 
-Sums = tuple[float, float, float, float, float, float, float, float]
-"""Pairs of one head and their squares; tokens and mean contexts, weighted by pairs; mean contexts, weighted by query
-tiles; the most pairs of one tile; elements of queries and KV; query tiles."""
-Most = tuple[float, float, float, float, float]
-"""What :meth:`PrefillAttention._seconds` takes, each the most of any chunk."""
+Launch = tuple[float, float, float, float, float, float, float]
+"""Of one head: (query, key) pairs, the longest context of a query tile; query and KV tokens read; query tiles, and
+those with the query heads of a KV head packed; chunks."""
+Weights = tuple[float, float, float]
+"""Squares of the chunks' pairs; their tokens and mean contexts, weighted by pairs."""
 MOST_DOUBLINGS = 8
 """Corrections know up to 2^8 chunks a batch, as the largest published tables do; beyond, those of 256 hold."""
 
@@ -40,7 +39,8 @@ class PrefillAttention:
     def __init__(self, deployment: Deployment, op: FittedOp, most_tokens: int) -> None:
         self._op, self._device, self._sms = op, deployment.hardware, deployment.hardware.sms
         self._heads = Heads(deployment)
-        self._coefficients = tuple(op.coefficients[name] for name in PREFILL_ATTENTION.coefficients)
+        self._packing = self._heads.heads // self._heads.kv_heads
+        self._costs = self._unit_costs(op.coefficients)
         self._window = deployment.spec.sliding_window
         self._reach = self._window or sys.maxsize
         self._rows = grid_rows(most_tokens)
@@ -51,19 +51,20 @@ class PrefillAttention:
         """Return seconds for ``chunks`` (one or more), each with ``tokens`` (>= 1) after ``past``."""
         if len(chunks) == 1:
             return self.alone(chunks[0].tokens, chunks[0].past)
-        sums, most = self._launch(chunks)
-        pairs, squares, tokens, contexts, tile_contexts, longest, elements, tiles = sums
-        seconds = self._seconds(pairs, tile_contexts / tiles, longest, elements, tiles)
+        launch, (squares, tokens, contexts), most = self._launch(chunks)
+        pairs = launch[0]
+        seconds = self._seconds(*launch)
         seconds *= self._correction(pairs * pairs / squares, int(tokens / pairs + 0.5), contexts / pairs)
         if seconds >= self._seconds(*most) * self._alone.highest:
             return seconds
         return max(seconds, max(self.alone(chunk.tokens, chunk.past) for chunk in chunks))
 
-    def _launch(self, chunks: Sequence[Any]) -> tuple[Sums, Most]:
-        """Return what one launch over ``chunks`` adds up to, and what none of them exceeds alone."""
-        reach, kv_heads, heads = self._reach, self._heads.kv_heads, self._heads.heads
-        pairs = squares = sizes = contexts = tiles = tile_contexts = elements = 0.0
-        longest = most_pairs = most_tiles = most_mean = most_elements = 0.0
+    def _launch(self, chunks: Sequence[Any]) -> tuple[Launch, Weights, Launch]:
+        """Return what one launch over ``chunks`` adds up to, its weights, and what none of them exceeds alone."""
+        reach, packing = self._reach, self._packing
+        pairs = squares = sizes = contexts = 0.0
+        longest = most_pairs = 0.0
+        queries = keys = tiles = packed = most_tokens = most_keys = 0
         for chunk in chunks:
             tokens = chunk.tokens
             end = chunk.past + tokens
@@ -72,58 +73,60 @@ class PrefillAttention:
             else:
                 own_pairs, context = chunk_pairs(tokens, chunk.past, self._window), reach
                 read = min(end, reach + tokens)
-            mean, own_tiles = own_pairs / tokens, -(-tokens // QUERY_TILE)
-            own_elements = tokens * heads + read * kv_heads
-            own_longest = (tokens if tokens < QUERY_TILE else QUERY_TILE) * context
             pairs += own_pairs
             squares += own_pairs * own_pairs
             sizes += own_pairs * tokens
-            contexts += own_pairs * mean
-            tiles += own_tiles
-            tile_contexts += own_tiles * mean
-            elements += own_elements
-            longest = own_longest if own_longest > longest else longest
+            contexts += own_pairs * own_pairs / tokens
+            queries += tokens
+            keys += read
+            tiles += -(-tokens // QUERY_TILE)
+            packed += -(-tokens * packing // QUERY_TILE)
+            longest = context if context > longest else longest
             most_pairs = own_pairs if own_pairs > most_pairs else most_pairs
-            most_tiles = own_tiles if own_tiles > most_tiles else most_tiles
-            most_mean = mean if mean > most_mean else most_mean
-            most_elements = own_elements if own_elements > most_elements else most_elements
-        sums = (pairs, squares, sizes, contexts, tile_contexts, longest, elements, tiles)
-        return sums, (most_pairs, most_mean, longest, most_elements, most_tiles)
+            most_tokens = tokens if tokens > most_tokens else most_tokens
+            most_keys = read if read > most_keys else most_keys
+        most_tiles, most_packed = -(-most_tokens // QUERY_TILE), -(-most_tokens * packing // QUERY_TILE)
+        most = (most_pairs, longest, most_tokens, most_keys, most_tiles, most_packed, 1)
+        return (pairs, longest, queries, keys, tiles, packed, len(chunks)), (squares, sizes, contexts), most
 
     def alone(self, tokens: int, past: int) -> float:
         """Return seconds for one chunk of ``tokens`` (>= 1) after ``past``."""
         end = past + tokens
         pairs = chunk_pairs(tokens, past, self._window)
-        read = min(end, self._reach + tokens)
-        elements = tokens * self._heads.heads + read * self._heads.kv_heads
-        longest = min(QUERY_TILE, tokens) * min(end, self._reach)
-        seconds = self._seconds(pairs, pairs / tokens, longest, elements, -(-tokens // QUERY_TILE))
+        tiles, packed = -(-tokens // QUERY_TILE), -(-tokens * self._packing // QUERY_TILE)
+        seconds = self._seconds(pairs, min(end, self._reach), tokens, min(end, self._reach + tokens), tiles, packed, 1)
         return seconds * self._alone.at(tokens, pairs / tokens)
 
-    def _seconds(self, pairs: float, mean: float, longest: float, elements: float, tiles: float) -> float:
-        """Return the uncorrected seconds of one launch.
+    def _seconds(
+        self, pairs: float, longest: float, queries: float, keys: float, tiles: float, packed: float, chunks: float
+    ) -> float:
+        """Return the uncorrected seconds of one :data:`Launch`."""
+        launch_s, pair_s, peak_s, sustained, longest_s, query_s, key_s, tile_s, wave_s, packed_s, chunk_s = self._costs
+        beyond = peak_s * pairs - SUSTAINED_S
+        seconds = launch_s + pair_s * pairs + longest_s * longest + query_s * queries + key_s * keys
+        seconds += tile_s * tiles + chunk_s * chunks + (sustained * beyond if beyond > 0 else 0.0)
+        waves, packed_waves = -(-self._heads.heads * tiles // self._sms), -(-self._heads.kv_heads * packed // self._sms)
+        return seconds + wave_s * waves + packed_s * packed_waves
 
-        Parameters
-        ----------
-        pairs, elements
-            (query, key) pairs of one head, and elements of queries and KV, each summed over the chunks.
-        mean
-            Context of the average query tile.
-        longest
-            Pairs of the query tile with the longest context.
-        tiles
-            Query tiles of one head.
-        """
-        heads, width = self._heads.heads, self._heads.width
-        launch, flops, tiled, longest_share, moved, per_block, per_wave = self._coefficients
-        blocks = heads * tiles
-        waves = -(-blocks // self._sms)
-        work = flops * heads * pairs + tiled * QUERY_TILE * waves * self._sms * mean
-        work += longest_share * longest * self._sms
-        size_bytes = 2 * self._heads.element_bytes * width * elements
-        seconds = 4 * width * work / self._device.peak_flops
-        seconds += moved * size_bytes / self._device.memory_bandwidth_bytes_per_s
-        return seconds + 1e-6 * (launch + per_block * blocks / self._sms + per_wave * waves)
+    def _unit_costs(self, c: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what :meth:`_seconds` multiplies with: the terms of the op's physics for one of each."""
+        heads, device = self._heads, self._device
+        width, share = heads.width, 1e-6 / device.sms
+        flop_s = 4 / device.peak_flops
+        token_s = 2 * heads.element_bytes * width / device.memory_bandwidth_bytes_per_s
+        return (
+            1e-6 * c["launch"],
+            (c["flops"] * width + c["softmax"] * SOFTMAX_WIDTH) * flop_s * heads.heads,
+            width * flop_s * heads.heads,
+            c["sustained_flops"],
+            (c["longest_block"] * width + c["longest_softmax"] * SOFTMAX_WIDTH) * flop_s * QUERY_TILE * device.sms,
+            c["query_bytes"] * token_s * heads.heads,
+            c["kv_bytes"] * token_s * heads.kv_heads,
+            c["blocks"] * share * heads.heads * width / 128,
+            1e-6 * c["waves"],
+            1e-6 * c["packed_waves"],
+            c["kv_heads"] * share * heads.kv_heads,
+        )
 
     def _correction(self, chunks: float, tokens: int, context: float) -> float:
         """Return the factor for ``chunks`` (a real number >= 1) equal ones."""

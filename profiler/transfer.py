@@ -10,9 +10,13 @@ from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from profiler.bands import COVERAGES, Bands
 from profiler.device import load_device
 from profiler.fitted import FittedDevice, FittedOp
-from profiler.op import OPS
+from profiler.op import OPS, Op, Shape
+from profiler.tile import Floats
 
 if TYPE_CHECKING:
     from profiler.device import Device
@@ -29,7 +33,6 @@ NEAREST = {
 """Architectures by how well their physics was measured to transfer, the own one first. To an RTX 4090 (Ada)
 and an RTX PRO 6000 (Blackwell), GEMMs and decode attention transfer better from Hopper than from Ampere
 (median errors 18 and 8 % against 24 and 8 %; 9 and 6 % against 14 and 15 %)."""
-COVERAGES = ("0.5", "0.8", "0.9", "0.95", "0.99")
 MEASURED: Mapping[str, tuple[tuple[float, float, float, float], tuple[float, ...]]] = {
     "gemm": ((77712, 0.139, 0.453, 0.132), (0.135, 0.253, 0.362, 0.459, 0.632)),
     "prefill_attention": ((17814, 0.304, 0.756, 0.262), (0.297, 0.611, 0.813, 0.957, 1.171)),
@@ -78,8 +81,16 @@ def as_transferred(op: FittedOp) -> FittedOp:
     """Return the op's physics alone, with the errors and bands that transfers were measured to have."""
     values, widths = MEASURED["all_reduce" if op.name == "send" else op.name]
     errors = dict(zip(("rows", "median", "p90", "time_weighted"), values, strict=True))
-    bands = dict(zip(COVERAGES, widths, strict=True))
+    bands = Bands((), dict(zip(COVERAGES, ((width,) for width in widths), strict=True)))
     return replace(op.physics_only(), errors={KIND: errors}, bands={KIND: bands})
+
+
+def adapt(fitted: FittedOp, op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
+    """Return the op's physics, scaled by what the rows measured on ``device`` say."""
+    bare = fitted.physics_only()
+    factor = float(np.exp(np.median(np.log(time_s / bare.predict(shape, device)))))
+    scaled = {name: value * factor if op.terms else value for name, value in bare.coefficients.items()}
+    return replace(bare, coefficients=scaled)
 
 
 def complete(fitted: FittedDevice, device: Device) -> FittedDevice:
@@ -89,8 +100,9 @@ def complete(fitted: FittedDevice, device: Device) -> FittedDevice:
         if name in ops and source != device.name:
             ops[name] = as_transferred(ops[name])
     for name in OPS:
-        if name not in ops:
-            donor = next(relative for relative in by_distance(device) if name in load_shipped(relative).ops)
+        donors = (relative for relative in by_distance(device) if name in load_shipped(relative).ops)
+        donor = None if name in ops else next(donors, None)
+        if donor is not None:
             ops[name] = _taken_over(load_shipped(donor), name, device)
             borrowed[name] = load_shipped(donor).source_of(name)
     return replace(fitted, ops=ops, borrowed=borrowed)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from profiler.bands import Bands
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.device import load_device
@@ -30,7 +31,7 @@ ENGINE = EngineFit(
     decode_s=2e-5,
     token_s=1e-6,
     layers=32,
-    bands={"0.5": 0.01, "0.9": 0.05},
+    bands=Bands((), {0.5: (0.01,), 0.9: (0.05,)}),
 )
 MODEL = load_model("llama-3.1-8b")
 A100 = load_device("a100-sxm")
@@ -78,8 +79,8 @@ def test_errors_and_bands_are_those_of_iterations_that_were_not_seen() -> None:
     parts, batches, time_s = measured(noise=0.05)
     found = fit_engine(parts, batches, time_s, 32)
     assert 0.02 < found.errors["median"] < 0.06
-    assert found.band(0.9) == pytest.approx(1.64 * 0.05, rel=0.4)
-    assert found.band(0.5) < found.band(0.9) < found.band(0.99)
+    assert found.band(0.9, 1.0) == pytest.approx(1.64 * 0.05, rel=0.4)
+    assert found.band(0.5, 1.0) < found.band(0.9, 1.0) < found.band(0.99, 1.0)
     costs = (found.iteration_s, found.chunk_s, found.decode_s, found.token_s, *found.factors.values())
     assert min(costs) >= 0
 

@@ -18,7 +18,7 @@ from profiler.device import device_names, load_device
 from profiler.fit import fit
 from profiler.fitted import FittedDevice
 from profiler.importers import import_tables
-from profiler.op import OPS
+from profiler.op import MIXED_ATTENTION, OPS
 from profiler.profile import Meta, Profile, ops_table, read_profile, write_profile
 from profiler.profile_check import device_of
 from profiler.refit import cache_folder, fit_cached
@@ -29,7 +29,9 @@ from traces.errors import InputError
 @pytest.mark.parametrize("name", device_names())
 def test_every_op_of_every_device_has_a_source(name: str) -> None:
     fitted = load_fitted(load_device(name))
-    assert fitted.ops.keys() == OPS.keys()
+    assert fitted.ops.keys() == OPS.keys() - {MIXED_ATTENTION.name}, (
+        "no shipped device has measured one launch over both kinds"
+    )
     for op, known in fitted.ops.items():
         taken_over = fitted.source_of(op) != name
         assert (KIND in known.errors) == taken_over

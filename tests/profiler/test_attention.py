@@ -1,0 +1,84 @@
+"""The physics of attention: how kernels split contexts, and what one launch over chunks and decodes costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.decode_attention import HIGHEST, LOWEST, NAMES, START, physics, splits_of
+from profiler.decode_time import DecodeAttention
+from profiler.deployment import Deployment
+from profiler.device import load_device
+from profiler.fit import fit_op, rows_of
+from profiler.importers import import_tables
+from profiler.model import load_model
+from profiler.op import DECODE_ATTENTION, MIXED_ATTENTION, PREFILL_ATTENTION
+from profiler.physics_fit import fit_physics
+from profiler.prefill_time import PrefillAttention
+from profiler.tile import Floats
+from profiler.transfer import load_shipped
+
+A100 = load_device("a100-sxm")
+DEPLOYMENT = Deployment(model=load_model("llama-3.1-8b"), device="a100-sxm")
+
+
+def _shape(**columns: float) -> dict[str, Floats]:
+    return {key: np.asarray([value], dtype=np.float64) for key, value in columns.items()}
+
+
+LAYOUT = {"heads": 32.0, "kv_heads": 8.0, "head_dim": 128.0, "element_bytes": 2.0}
+
+
+@given(st.integers(1, 5000), st.integers(1, 2000))
+def test_contexts_are_split_into_useful_parts(blocks: int, tiles: int) -> None:
+    slots = 216.0
+    splits = float(splits_of(np.asarray([float(blocks)]), np.asarray([float(tiles)]), slots)[0])
+    assert 1 <= splits <= tiles
+    if blocks >= 0.8 * slots:
+        assert splits == 1
+
+
+def test_one_sequence_is_split_over_the_multiprocessors() -> None:
+    assert splits_of(np.asarray([8.0]), np.asarray([256.0]), 216.0)[0] > 20
+
+
+def test_known_decode_physics_is_found_again() -> None:
+    truth = dict(zip(NAMES, np.clip(np.asarray(START) * 1.3, LOWEST, HIGHEST), strict=True))
+    draws = np.random.default_rng(0)
+    shape = {key: np.full(400, value) for key, value in LAYOUT.items()}
+    shape["sequences"], shape["past_tokens"] = 2.0 ** draws.integers(0, 9, 400), 2.0 ** draws.integers(4, 15, 400)
+    time_s = physics(truth, shape, A100)
+    found = fit_physics(DECODE_ATTENTION, shape, time_s, A100)
+    assert np.median(np.abs(physics(found, shape, A100) / time_s - 1)) < 0.02
+
+
+@pytest.mark.parametrize(("decodes", "context"), [(1, 128), (8, 1024), (64, 4096), (256, 512)])
+def test_the_grid_of_decodes_gives_what_the_op_predicts(decodes: int, context: int) -> None:
+    op = load_shipped("a100-sxm").ops["decode_attention"]
+    shape = _shape(sequences=decodes, past_tokens=context - 1, **LAYOUT)
+    alone = DecodeAttention(DEPLOYMENT, op, 512).time(decodes, decodes * context, context)
+    assert alone == pytest.approx(float(op.predict(shape, A100)[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize(("tokens", "past"), [(128, 960), (512, 0), (512, 1792), (2048, 3072)])
+def test_a_chunk_costs_what_the_op_predicts(tokens: int, past: int) -> None:
+    op = load_shipped("a100-sxm").ops["prefill_attention"]
+    shape = _shape(sequences=1, query_tokens=tokens, past_tokens=past, **LAYOUT)
+    bare = PrefillAttention(DEPLOYMENT, op.physics_only(), 4096).alone(tokens, past)
+    expected = PREFILL_ATTENTION.physics(op.coefficients, shape, A100)
+    assert bare == pytest.approx(float(expected[0]), rel=1e-9)
+
+
+def test_mixed_launches_of_a_real_engine(data: Path) -> None:
+    """RTX 4090 under vLLM 0.19: one launch is predicted, and it is not the sum of two."""
+    device = load_device("rtx-4090")
+    table = import_tables(data / "profiles/llmservingsim/RTX4090", "rtx-4090").table
+    shape, time_s = rows_of(table, MIXED_ATTENTION)
+    rows = np.random.default_rng(0).choice(len(time_s), 2000, replace=False)
+    fitted = fit_op(MIXED_ATTENTION, {key: values[rows] for key, values in shape.items()}, time_s[rows], device)
+    assert fitted.errors["unseen rows"]["median"] < 0.06
+    assert fitted.errors["unseen rows"]["time_weighted"] < 0.1
