@@ -86,7 +86,7 @@ def test_a_validation_leaves_everything_that_it_stands_on(
             assert np.array_equal(measured.requests.arrival_s, simulated.requests.arrival_s)
             assert (output / "audit" / load / f"{label}.parquet").is_file()
     found = json.loads((output / "validation.json").read_text(encoding="utf-8"))
-    assert found["provenance"]["command"].startswith("python -m engine ")
+    assert found["provenance"]["command"].startswith("python -m engine")
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "sarathi-serve-32" in page
     assert not re.search(r'src="http', page)
