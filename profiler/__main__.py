@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from profiler.calibrate_command import calibrate_command
 from profiler.fit_table import fit_command
 from profiler.show import show_command
 from traces.command_line import new_app, new_console, run
@@ -227,6 +228,7 @@ def _bar(text: str) -> Iterator[Callable[[float, str], None]]:
 
 app.command("fit", no_args_is_help=True)(fit_command)
 app.command("show", no_args_is_help=True)(show_command)
+app.command("calibrate", no_args_is_help=True)(calibrate_command)
 
 if __name__ == "__main__":
     run(app, "python -m profiler")

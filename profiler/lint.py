@@ -65,10 +65,10 @@ class Work:
 def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str, int]]:
     """Return the rows that are possible, and how many were refused for each reason (``op: reason``).
 
-    A row is refused if its time or its work is zero, or the time more than :data:`TOLERANCE` under ``max(FLOPs / peak rate,
-    bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention moves the KV of the
-    past. Where everything that a row touches fits into the last cache, it is *hot in L2*: possible, but
-    only because the kernel ran again and again over the same data, which serving never does. Elementwise
+    A row is refused if its time or its work is zero, or the time more than :data:`TOLERANCE` under
+    ``max(FLOPs / peak rate, bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention
+    moves the KV of the past. Where everything that a row touches fits into the last cache, it is *hot in L2*:
+    possible, but only because the kernel ran again and again over the same data, which serving never does. Elementwise
     ops are taken to find their inputs in the cache, where the op before left them; only what does not fit
     must move.
     """
@@ -112,7 +112,7 @@ def least_s(op: str, columns: Columns, roofline: Roofline) -> Floats:
         moved / roofline.memory_bandwidth_bytes_per_s,
         work.sent_bytes / roofline.link_bandwidth_bytes_per_s,
     )
-    return np.max(bounds, axis=0)
+    return np.asarray(np.max(bounds, axis=0), dtype=np.float64)
 
 
 def by_op(table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.bool_], Columns]]:

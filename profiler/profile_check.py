@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,13 @@ def device_of(profile: Profile, device: Device | None = None) -> Device:
     InputError
         If the profile's device is no preset.
     """
-    device = device or load_device(str(profile.meta["device"]))
+    return as_measured(device or load_device(str(profile.meta["device"])), profile.meta["ceilings"])
+
+
+def as_measured(device: Device, ceilings: Mapping[str, Any]) -> Device:
+    """Return ``device``, a CPU's with the ``ceilings`` of a profile in place of the defaults."""
     known = {field.name for field in dataclasses.fields(Device)}
-    stated = {name: value for name, value in profile.meta["ceilings"].items() if name in known}
+    stated = {name: value for name, value in ceilings.items() if name in known}
     return dataclasses.replace(device, **stated) if device.is_cpu else device
 
 
