@@ -51,7 +51,7 @@ class MeasuringPlan:
     First the start of the candidates is measured, the shortest shapes first. Then, round by round, a small model is
     fitted to each op's times so far (:class:`profiler.surrogate.Surrogate`), and the time goes where it takes away
     the most variance of an iteration's time a second: to new shapes of which the model is not sure, or again to
-    shapes whose times scatter. The same measurements give the same choices.
+    shapes whose times scatter, or that were visited once and surprised it. The same measurements give the same choices.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class MeasuringPlan:
         groups = {key: group for key, group in grouped(self._known).items() if len(group) >= FEWEST_POINTS}
         fitted = {key: self._fitted(group, errors) for key, group in groups.items()}
         share = IterationShare(self._model, self._tp, fitted)
-        choices = self._again(errors, share)
+        choices = self._again(self._suspected(errors, groups, fitted), share)
         for key, shapes in grouped(self._pool).items():
             if key in groups:
                 choices += self._unsure(fitted[key], groups[key], shapes, share, budget_s)
@@ -151,6 +151,20 @@ class MeasuringPlan:
         worth = np.asarray([share.of(shape, each) for shape, each in zip(shapes, time_s.tolist(), strict=True)])
         chosen = fitted.batch(shapes, worth, cost_s, budget_s)
         return [Choice(shapes[row], LEAST_SURE, value, float(cost_s[row])) for row, value in chosen]
+
+    def _suspected(
+        self,
+        errors: Mapping[OpShape, float],
+        groups: Mapping[tuple[str, ...], Sequence[OpShape]],
+        fitted: Mapping[tuple[str, ...], Surrogate],
+    ) -> dict[OpShape, float]:
+        """Return ``errors``, larger for shapes visited once whose time surprises: it is a cliff, or a bad moment."""
+        found = dict(errors)
+        for key, group in groups.items():
+            for shape, surprise in zip(group, fitted[key].surprise.tolist(), strict=True):
+                if len(self._known[shape].visits_s) == 1:
+                    found[shape] = hypot(errors[shape], surprise)
+        return found
 
     def _again(self, errors: Mapping[OpShape, float], share: IterationShare) -> list[Choice]:
         """Return the shapes that were measured, with what one visit more would take away of their error.

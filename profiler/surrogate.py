@@ -74,6 +74,11 @@ class Surrogate:
         What was measured, and its seconds.
     noise
         Standard error of the log of each time.
+
+    Attributes
+    ----------
+    surprise
+        By how much the log of each time misses what the others say of it, beyond what was to be expected, [points].
     """
 
     def __init__(self, shapes: Sequence[OpShape], time_s: Floats, noise: Floats) -> None:
@@ -91,7 +96,9 @@ class Surrogate:
         self._factor = cho_factor(kernel, lower=True)
         self._weights = cho_solve(self._factor, left)
         inverse = np.diag(cho_solve(self._factor, np.eye(len(left))))
-        self._misses = np.clip((self._weights / inverse) ** 2 * inverse, SUREST**2, LEAST_SURE**2)
+        miss, expected = np.abs(self._weights / inverse), np.sqrt(1 / inverse)
+        self.surprise: Floats = np.maximum(miss - 2 * expected, 0.0)
+        self._misses = np.clip((miss / expected) ** 2, SUREST**2, LEAST_SURE**2)
 
     def predict(self, shapes: Sequence[OpShape]) -> Prediction:
         """Return what ``shapes`` should take."""
