@@ -38,7 +38,7 @@ From measuring to simulating:
 [bold]python -m profiler calibrate --run out/replay --profile out/mine --output out/mine.json[/] once the engine ran.
 """
 DEFAULT_COMMAND = "measure"
-OPS_SHARE = 0.6
+OPS_SHARE = 0.5
 """Of the budget, what single ops get; the rest goes to whole iterations."""
 HELP_OPTIONS = ("-h", "--help")
 
@@ -104,7 +104,7 @@ def measure_command(
     It starts with both sides of tile edges, the longest contexts, mixed batches and shapes that fill the space. Then
     it spends what is left of the budget, round by round, on shapes where a small model of the times so far is least
     sure, weighed by their share of an iteration and what measuring them costs, and again on shapes whose times
-    scatter. With --iterations two fifths of the budget go to whole iterations of the engine, chosen likewise.
+    scatter. With --iterations half of the budget goes to whole iterations of the engine, chosen likewise.
 
     Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 5m[/]
     """

@@ -15,9 +15,9 @@ from profiler.surrogate import features
 from profiler.tile import Floats
 
 EDGE, LONGEST, SPACE_FILLING, MIXED = "edge", "longest context", "space-filling", "mixed batch"
-FILLING = {"gemm": 4, "elementwise": 3, "prefill_attention": 8, "decode_attention": 10, "mixed_attention": 8}
+FILLING = {"gemm": 4, "elementwise": 4, "prefill_attention": 8, "decode_attention": 10, "mixed_attention": 8}
 """Of the start, the shapes that fill the space: for each product and kind of sweep, for all calls of attention."""
-FIRST_ITERATIONS = 24
+FIRST_ITERATIONS = 20
 MORE_ITERATIONS = 256
 PER_OCTAVE, COUNTS_PER_OCTAVE = 4, 8
 

@@ -45,8 +45,8 @@ class Samples:
         All of them.
     visits_s
         The median of those of each visit: what was timed at one go.
-    spent_s
-        What the last visit took, preparing included.
+    spent_s, around_s
+        What the last visit took; and without its calls, which is preparing them.
     why
         The reasons of the visits, each once.
     """
@@ -54,6 +54,7 @@ class Samples:
     seconds: list[float] = field(default_factory=list)
     visits_s: list[float] = field(default_factory=list)
     spent_s: float = 0.0
+    around_s: float = 0.0
     why: dict[str, None] = field(default_factory=dict)
 
     _summary: tuple[int, float, float] = (0, math.nan, math.nan)
@@ -164,6 +165,7 @@ class Measurement:
         known.visits_s.append(float(np.median(taken)))
         known.why |= dict.fromkeys([why] if why else [])
         known.spent_s = self.clock() - began_s
+        known.around_s = max(0.0, known.spent_s - settled_s - sum(taken))
         return known
 
     def medians_s(self) -> dict[OpShape, float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from profiler.candidates import Candidates, grouped
 from profiler.iteration_share import IterationShare
-from profiler.surrogate import Surrogate
+from profiler.surrogate import Surrogate, taken_away
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,14 +116,17 @@ class MeasuringPlan:
 
     def _choose(self, budget_s: float) -> list[tuple[OpShape, str]]:
         """Return what is worth most, of all ops together, for ``budget_s``; in an order that is drawn."""
-        errors = standard_errors(self._known)
+        noise = visit_noise([each.visits_s for each in self._known.values()])
         groups = {key: group for key, group in grouped(self._known).items() if len(group) >= FEWEST_POINTS}
-        fitted = {key: self._fitted(group, errors) for key, group in groups.items()}
+        fitted = {key: self._fitted(group, noise) for key, group in groups.items()}
         share = IterationShare(self._model, self._tp, fitted)
-        choices = self._again(self._suspected(errors, groups, fitted), share)
+        choices: list[Choice] = []
+        for key, known in groups.items():
+            choices += self._again(fitted[key], known, share, noise)
         for key, shapes in grouped(self._pool).items():
             if key in groups:
-                choices += self._unsure(fitted[key], groups[key], shapes, share, budget_s)
+                choices += self._unsure(fitted[key], groups[key], shapes, share, noise, budget_s)
+        choices += self._drawn(choices)
         taken: list[tuple[OpShape, str]] = []
         for choice in sorted(choices, key=lambda each: -each.value):
             if budget_s <= 0:
@@ -132,9 +135,10 @@ class MeasuringPlan:
             budget_s -= choice.cost_s
         return [taken[row] for row in self._rng.permutation(len(taken))]
 
-    def _fitted(self, group: Sequence[OpShape], errors: Mapping[OpShape, float]) -> Surrogate:
-        time_s = np.asarray([self._known[shape].median_s for shape in group])
-        return Surrogate(group, time_s, np.asarray([errors[shape] for shape in group]))
+    def _fitted(self, group: Sequence[OpShape], noise: float) -> Surrogate:
+        known = [self._known[shape] for shape in group]
+        errors = [scatter(each, noise) / sqrt(len(each.visits_s)) for each in known]
+        return Surrogate(group, np.asarray([each.median_s for each in known]), np.asarray(errors))
 
     def _unsure(
         self,
@@ -142,71 +146,61 @@ class MeasuringPlan:
         known: Sequence[OpShape],
         shapes: Sequence[OpShape],
         share: IterationShare,
+        noise: float,
         budget_s: float,
     ) -> list[Choice]:
         """Return the shapes of one op that were not measured and of which its model is least sure."""
-        around_s = [self._known[shape].spent_s - CALLS * self._known[shape].median_s for shape in known]
         time_s = fitted.predict(shapes).time_s
-        cost_s = CALLS * time_s + max(0.0, float(np.median(around_s)))
+        cost_s = CALLS * time_s + float(np.median([self._known[shape].around_s for shape in known]))
         worth = np.asarray([share.of(shape, each) for shape, each in zip(shapes, time_s.tolist(), strict=True)])
-        chosen = fitted.batch(shapes, worth, cost_s, budget_s)
-        return [Choice(shapes[row], LEAST_SURE, value, float(cost_s[row])) for row, value in chosen]
+        chosen = fitted.batch(shapes, worth, cost_s, budget_s, noise)
+        return [Choice(shapes[row], LEAST_SURE, gain, float(cost_s[row])) for row, gain in chosen]
 
-    def _suspected(
-        self,
-        errors: Mapping[OpShape, float],
-        groups: Mapping[tuple[str, ...], Sequence[OpShape]],
-        fitted: Mapping[tuple[str, ...], Surrogate],
-    ) -> dict[OpShape, float]:
-        """Return ``errors``, larger for shapes visited once whose time surprises: it is a cliff, or a bad moment."""
-        found = dict(errors)
-        for key, group in groups.items():
-            for shape, surprise in zip(group, fitted[key].surprise.tolist(), strict=True):
-                if len(self._known[shape].visits_s) == 1:
-                    found[shape] = hypot(errors[shape], surprise)
+    def _again(self, fitted: Surrogate, known: Sequence[OpShape], share: IterationShare, noise: float) -> list[Choice]:
+        """Return the measured shapes of one op, each with what one visit more would take away of its variance.
+
+        A time that surprises is a cliff, or a bad moment: another visit tells.
+        """
+        found = []
+        for shape, left, surprise in zip(known, fitted.remaining.tolist(), fitted.surprise.tolist(), strict=True):
+            each = self._known[shape]
+            variance = max(left, surprise**2) if len(each.visits_s) == 1 else left
+            gain = float(taken_away(np.asarray(variance), scatter(each, noise) ** 2))
+            worth = share.of(shape, each.median_s)
+            found.append(Choice(shape, REPEAT, worth**2 * gain / each.spent_s, each.spent_s))
         return found
 
-    def _again(self, errors: Mapping[OpShape, float], share: IterationShare) -> list[Choice]:
-        """Return the shapes that were measured, with what one visit more would take away of their error.
-
-        As long as none was visited twice, some are visited at any cost.
-        """
-        choices = []
-        for shape, known in self._known.items():
-            worth = share.of(shape, known.median_s) ** 2 * errors[shape] ** 2 / (1 + len(known.visits_s))
-            choices.append(Choice(shape, REPEAT, worth / known.spent_s, known.spent_s))
-        if all(len(known.visits_s) == 1 for known in self._known.values()):
-            cheapest = sorted(choices, key=lambda each: each.cost_s)[: len(choices) // 2 + 1]
-            drawn = self._rng.permutation(len(cheapest))[:REVISITED]
-            choices += [cheapest[row]._replace(value=np.inf) for row in drawn]
-        return choices
+    def _drawn(self, choices: Sequence[Choice]) -> list[Choice]:
+        """Return some visits to be made at any cost, as long as no shape was visited twice: the cheaper half of
+        ``choices`` that repeat."""
+        if any(len(known.visits_s) > 1 for known in self._known.values()):
+            return []
+        cheapest = sorted((each for each in choices if each.why == REPEAT), key=lambda each: each.cost_s)
+        drawn = self._rng.permutation((len(cheapest) + 1) // 2)[:REVISITED]
+        return [cheapest[row]._replace(value=np.inf) for row in drawn]
 
 
-def standard_errors(known: Mapping[OpShape, Samples]) -> dict[OpShape, float]:
-    """Return the standard error of the log of each shape's median time.
+def scatter(known: Samples, noise: float) -> float:
+    """Return the relative scatter of a shape's times from one visit to the next.
 
     The times of one visit follow each other at once and share what slows a machine down for a while, so the scatter
-    between visits counts apart; shapes visited once are taken to scatter as the others do.
+    between visits counts apart. It is taken to be at least ``noise``, that of all shapes.
     """
-    common = visit_noise([each.visits_s for each in known.values()])
-    found = {}
-    for shape, each in known.items():
-        between = max(common, _scatter(each.visits_s)) / sqrt(len(each.visits_s))
-        spread_s = each.spread_s if isfinite(each.spread_s) else 0.0
-        within = MEDIAN_LOSS * spread_s / QUARTILE / each.median_s / sqrt(len(each.seconds))
-        found[shape] = hypot(between, within)
-    return found
+    spread_s = known.spread_s if isfinite(known.spread_s) else 0.0
+    calls = len(known.seconds) / len(known.visits_s)
+    within = MEDIAN_LOSS * spread_s / QUARTILE / known.median_s / sqrt(calls)
+    return hypot(max(noise, _between(known.visits_s)), within)
 
 
 def visit_noise(visits_s: Sequence[Sequence[float]]) -> float:
     """Return the relative scatter of medians from one visit to the next, over all shapes."""
-    several = [_scatter(each) for each in visits_s if len(each) > 1]
+    several = [_between(each) for each in visits_s if len(each) > 1]
     if len(several) < FEWEST_POINTS:
         return FIRST_NOISE
     return float(np.clip(np.median(several) / QUARTILE, LEAST_NOISE, MOST_NOISE))
 
 
-def _scatter(visits_s: Sequence[float]) -> float:
+def _between(visits_s: Sequence[float]) -> float:
     """Return the standard deviation of the logs; 0 for a single visit."""
     return stdev(map(log, visits_s)) if len(visits_s) > 1 else 0.0
 

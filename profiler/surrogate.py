@@ -79,6 +79,8 @@ class Surrogate:
     ----------
     surprise
         By how much the log of each time misses what the others say of it, beyond what was to be expected, [points].
+    remaining
+        The variance that is left of the log of each time, given all of them, [points].
     """
 
     def __init__(self, shapes: Sequence[OpShape], time_s: Floats, noise: Floats) -> None:
@@ -98,6 +100,7 @@ class Surrogate:
         inverse = np.diag(cho_solve(self._factor, np.eye(len(left))))
         miss, expected = np.abs(self._weights / inverse), np.sqrt(1 / inverse)
         self.surprise: Floats = np.maximum(miss - 2 * expected, 0.0)
+        self.remaining: Floats = variance - variance**2 * inverse
         self._misses = np.clip((miss / expected) ** 2, SUREST**2, LEAST_SURE**2)
 
     def predict(self, shapes: Sequence[OpShape]) -> Prediction:
@@ -113,7 +116,7 @@ class Surrogate:
         return Prediction(time_s, np.sqrt(variance * self._unease(points)))
 
     def batch(
-        self, shapes: Sequence[OpShape], worth: Floats, cost_s: Floats, budget_s: float
+        self, shapes: Sequence[OpShape], worth: Floats, cost_s: Floats, budget_s: float, noise: float
     ) -> list[tuple[int, float]]:
         """Return which of ``shapes`` to measure, for about ``budget_s`` seconds, each with what it takes away a second.
 
@@ -126,6 +129,8 @@ class Surrogate:
             What each shape counts, [shapes].
         cost_s
             What measuring it takes, [shapes].
+        noise
+            Standard error of the log of each time that a visit gives.
         """
         from scipy.linalg import solve_triangular
 
@@ -135,12 +140,13 @@ class Surrogate:
         value = self._unease(points) * worth**2 / cost_s
         chosen: list[tuple[int, float]] = []
         while budget_s > 0 and len(chosen) < len(shapes):
-            best = int(np.argmax(variance * value))
+            gain = taken_away(variance, noise**2) * value
+            best = int(np.argmax(gain))
             if variance[best] <= NUGGET**2:
                 break
-            chosen.append((best, float(variance[best] * value[best])))
+            chosen.append((best, float(gain[best])))
             across = self._kernel(points[[best]], points)[0] - seen[:, best] @ seen
-            seen = np.vstack([seen, across / np.sqrt(variance[best] + NUGGET**2)])
+            seen = np.vstack([seen, across / np.sqrt(variance[best] + noise**2 + NUGGET**2)])
             variance = np.maximum(variance - seen[-1] ** 2, 0.0)
             variance[best] = 0.0
             budget_s -= float(cost_s[best])
@@ -153,6 +159,11 @@ class Surrogate:
 
     def _kernel(self, one: Floats, other: Floats) -> Floats:
         return matern(_distances(one, other) / self._scale, self._spread)
+
+
+def taken_away(variance: Floats, noise: Floats | float) -> Floats:
+    """Return by how much a measurement with variance ``noise`` makes ``variance`` smaller."""
+    return np.asarray(variance**2 / (variance + noise + NUGGET**2), dtype=np.float64)
 
 
 def matern(distance: Floats, spread: float) -> Floats:

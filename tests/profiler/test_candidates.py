@@ -83,4 +83,4 @@ def test_steps_reach_from_the_start_to_the_end(start: int, more: int, per_octave
     values = steps(start, start + more, per_octave)
     assert (values[0], values[-1]) == (start, start + more)
     assert values == sorted(set(values))
-    assert all(b <= 2 ** (1 / per_octave) * a + 1.01 for a, b in pairwise(values))
+    assert all(b <= 2 ** (1 / per_octave) * (a + 0.5) + 0.51 for a, b in pairwise(values))
