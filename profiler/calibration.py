@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 BLOCKS = 20
 """Parts of a run, in order of time: every other one is fitted to. Both halves see its beginning and its end."""
 NOISE = 0.03
-"""Relative scatter of iterations below which a miss counts in full."""
+"""Relative scatter of iterations, at least: the more they scatter, the more counts what was known before."""
 SPREAD = 0.3
 """How far the truth is thought to lie from what was known before: factors by this share, and each cost by so much of
 an iteration's time."""
-ROUNDS = 8
+ROUNDS = 12
+HUBER, QUARTILE = 1.345, 0.6745
+FARTHEST = 5.0
+"""A miss is relative to the predicted time, so that a sum comes out right: but not to one so many times off."""
 LEAST_GAIN = 0.0005
 """A calibration may make the other half worse by at most this share of the time: less is rounding and luck."""
 
@@ -158,23 +161,31 @@ def solve(terms: Floats, scaled_s: Floats, time_s: Floats, known: Floats) -> Flo
     terms
         [iterations, 9], see :func:`terms_of`.
     scaled_s, time_s
-        [iterations], the seconds to explain, and the seconds that a miss is relative to.
+        [iterations], the seconds to explain, and the whole of them with what nothing scales.
     known
         [9], what is thought before.
     """
     from scipy.optimize import nnls
 
-    rows, aims = terms / time_s[:, None], scaled_s / time_s
-    typical = np.asarray([np.median(column[column > 0]) if (column > 0).any() else 1.0 for column in rows.T])
-    doubt = np.concatenate([np.full(len(GROUPS), SPREAD), SPREAD / typical[len(GROUPS) :]])
-    prior = np.diag(NOISE / doubt)
-    found, weight = known, np.ones(len(aims))
+    doubt = _doubt(terms / time_s[:, None])
+    found, scale_s = known, time_s
+    weight, noise = np.ones(len(time_s)), NOISE
     for _ in range(ROUNDS):
-        root = np.sqrt(weight)
-        found = nnls(np.vstack([root[:, None] * rows, prior]), np.concatenate([root * aims, prior @ known]))[0]
-        miss = np.abs(rows @ found - aims)
-        weight = np.minimum(1.0, max(NOISE, float(np.median(miss))) / np.maximum(miss, 1e-12))
+        root, prior = np.sqrt(weight) / scale_s, np.diag(noise / doubt)
+        rows, aims = np.vstack([root[:, None] * terms, prior]), np.concatenate([root * scaled_s, prior @ known])
+        found = nnls(rows, aims)[0]
+        predicted_s = terms @ found + time_s - scaled_s
+        scale_s = np.clip(predicted_s, time_s / FARTHEST, time_s * FARTHEST)
+        miss = np.abs(predicted_s - time_s) / scale_s
+        noise = max(NOISE, float(np.median(miss)) / QUARTILE)
+        weight = np.minimum(1.0, HUBER * noise / np.maximum(miss, 1e-12))
     return np.asarray(found, dtype=np.float64)
+
+
+def _doubt(shares: Floats) -> Floats:
+    """Return how far each factor and cost may lie from what is known, [9], by their ``shares`` of each time."""
+    typical = [np.median(column[column > 0]) if (column > 0).any() else 1.0 for column in shares.T[len(GROUPS) :]]
+    return np.concatenate([np.full(len(GROUPS), SPREAD), SPREAD / np.asarray(typical)])
 
 
 def _values(engine: EngineFit) -> Floats:
