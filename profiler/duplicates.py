@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ MAJORITY = 2 / 3
 MOST_DISAGREEING = 0.25
 """Of the shapes with several times; beyond, the table is taken to mix devices, versions or units."""
 FEWEST_SHAPES = 8
+SHORTEST_S = 1e-12
 
 
 class Merged(NamedTuple):
@@ -41,10 +44,10 @@ class Merged(NamedTuple):
     """
 
     table: pa.Table
-    same: dict[str, int]
-    strayed: dict[str, int]
-    disagreeing: dict[str, int]
-    worst: dict[str, float]
+    same: Mapping[str, int]
+    strayed: Mapping[str, int]
+    disagreeing: Mapping[str, int]
+    worst: Mapping[str, float]
 
     def left_out(self) -> dict[str, int]:
         """Return the counts with their reasons, as a profile's ``refused`` has them."""
@@ -52,10 +55,10 @@ class Merged(NamedTuple):
         found |= {f"{op}: far from most rows of its shape": count for op, count in self.strayed.items()}
         for op, count in self.disagreeing.items():
             found[f"{op}: times of one shape disagree (up to {self.worst[op]:.1f} times)"] = count
-        return found
+        return {reason: count for reason, count in found.items() if count}
 
 
-def merge_duplicates(table: pa.Table) -> Merged:
+def merge_duplicates(table: pa.Table, *, where: str | PathLike[str]) -> Merged:
     """Return ``table`` with equal shapes as one row, with the median of the times that agree.
 
     Times agree if the largest is within :data:`AGREEMENT` (or :data:`RESOLUTION_S`) of the smallest. Where two
@@ -70,30 +73,49 @@ def merge_duplicates(table: pa.Table) -> Merged:
     import pyarrow as pa
 
     shape, first = _shapes(table)
-    if len(first) == table.num_rows:
-        return Merged(table, {}, {}, {}, {})
-    time_s, ops = table["time_s"].to_numpy().copy(), np.asarray(table["op"].to_pylist(), dtype=np.str_)
-    kept = np.zeros(table.num_rows, dtype=np.bool_)
-    kept[first] = True
-    counts: dict[str, dict[str, int]] = {"same": {}, "strayed": {}, "disagreeing": {}}
-    worst: dict[str, float] = {}
-    several = disagreeing = 0
+    found = _Tally(table)
+    found.kept[first] = True
     for rows in _groups(shape):
-        op, times = str(ops[rows[0]]), np.sort(time_s[rows])
-        agreed, several = _agreed(times), several + 1
-        if len(agreed) >= MAJORITY * len(rows):
-            time_s[rows] = np.median(agreed)
-            _add(counts["same"], op, len(agreed) - 1)
-            _add(counts["strayed"], op, len(rows) - len(agreed))
-        else:
-            kept[rows] = False
-            disagreeing += 1
-            worst[op] = max(worst.get(op, 1.0), float(times[-1] / times[0]))
-            _add(counts["disagreeing"], op, len(rows))
-    _check(several, disagreeing, worst)
+        found.take(rows)
+    found.check(where)
     position = table.schema.get_field_index("time_s")
-    merged = table.set_column(position, table.schema.field(position), pa.array(time_s))
-    return Merged(merged.filter(pa.array(kept)), **counts, worst=worst)
+    merged = table.set_column(position, table.schema.field(position), pa.array(found.time_s))
+    return Merged(merged.filter(pa.array(found.kept)), found.same, found.strayed, found.disagreeing, found.worst)
+
+
+class _Tally:
+    """Goes through the shapes that have several rows, and counts what becomes of the rows, by op."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.time_s = table["time_s"].to_numpy().copy()
+        self.kept = np.zeros(table.num_rows, dtype=np.bool_)
+        self.same, self.strayed, self.disagreeing = Counter[str](), Counter[str](), Counter[str]()
+        self.worst: dict[str, float] = {}
+        self._ops = table["op"].to_pylist()
+        self._shapes = self._disagreeing_shapes = 0
+
+    def take(self, rows: npt.NDArray[np.intp]) -> None:
+        op, times = self._ops[rows[0]], np.sort(self.time_s[rows])
+        agreed = _agreed(times)
+        self._shapes += 1
+        if len(agreed) >= MAJORITY * len(rows):
+            self.time_s[rows] = np.median(agreed)
+            self.same[op] += len(agreed) - 1
+            self.strayed[op] += len(rows) - len(agreed)
+            return
+        self.kept[rows] = False
+        self._disagreeing_shapes += 1
+        self.disagreeing[op] += len(rows)
+        self.worst[op] = max(self.worst.get(op, 1.0), float(times[-1] / max(times[0], SHORTEST_S)))
+
+    def check(self, where: str | PathLike[str]) -> None:
+        """Refuse tables of which too many shapes disagree."""
+        several, disagreeing = self._shapes, self._disagreeing_shapes
+        if several >= FEWEST_SHAPES and disagreeing > MOST_DISAGREEING * several:
+            named = ", ".join(f"{op} up to {factor:.1f} times" for op, factor in sorted(self.worst.items()))
+            what = f"{disagreeing} of {several} shapes that were measured several times have times that disagree"
+            wish = f"times of one device and version, within {AGREEMENT - 1:.0%} of each other"
+            raise InputError(f"{what} ({named})", where=where, expected=wish)
 
 
 def _shapes(table: pa.Table) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -116,15 +138,3 @@ def _agreed(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     ends = np.searchsorted(times, AGREEMENT * times + (1 + 1e-9) * RESOLUTION_S, side="right")
     start = int(np.argmax(ends - np.arange(len(times))))
     return times[start : ends[start]]
-
-
-def _add(counts: dict[str, int], op: str, count: int) -> None:
-    if count:
-        counts[op] = counts.get(op, 0) + count
-
-
-def _check(several: int, disagreeing: int, worst: dict[str, float]) -> None:
-    if several >= FEWEST_SHAPES and disagreeing > MOST_DISAGREEING * several:
-        named = ", ".join(f"{op} up to {factor:.1f} times" for op, factor in sorted(worst.items()))
-        what = f"{disagreeing} of {several} shapes that were measured several times have times that disagree ({named})"
-        raise InputError(what, expected=f"times of one device and version, within {AGREEMENT - 1:.0%} of each other")

@@ -208,21 +208,6 @@ class Measurement:
         return Profile(asdict(meta), kept)
 
 
-def measure(
-    kernels: Kernels,
-    model: Model,
-    device: Device,
-    shapes: Sequence[OpShape],
-    *,
-    budget_s: float,
-    progress: Progress,
-) -> Profile:
-    """Time single ops for about ``budget_s`` seconds and return a linted profile (see :class:`Measurement`)."""
-    measurement = Measurement(kernels, model, device)
-    measurement.rounds(kernels, shapes, budget_s=budget_s, progress=progress)
-    return measurement.profile()
-
-
 def _clocks(before: Machine, after: Machine) -> str:
     return before.clocks if before.clocks == after.clocks else f"{before.clocks} before, {after.clocks} after"
 

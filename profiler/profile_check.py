@@ -89,7 +89,7 @@ def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofl
 
 
 def _check_duplicates(table: pa.Table, where: str | PathLike[str]) -> None:
-    disagreeing = merge_duplicates(table).left_out()
+    disagreeing = merge_duplicates(table, where=where).left_out()
     named = ", ".join(f"{count} {reason}" for reason, count in disagreeing.items() if "same shape" not in reason)
     if named:
         raise InputError(f"equal shapes differ ({named})", where=where, expected="one time a shape")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -117,18 +117,15 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
 
 
 def _check_units(table: Recognised, part: Part, device: Device) -> None:
-    for (column, unit), rows in _timed(table, part):
-        found = doubt(rows, Roofline.of(device), unit)
-        if found is not None:
-            raise InputError(found, where=table.raw.where(column), expected=f"times of {device.title} in {unit}")
-
-
-def _timed(table: Recognised, part: Part) -> Iterator[tuple[tuple[str, str], pa.Table]]:
-    """Yield what a file yielded, with the first column of its times and their unit."""
+    """Refuse a file whose times are in another unit than its family's."""
     import pyarrow as pa
 
-    if part.tables and table.raw.units:
-        yield next(iter(table.raw.units.items())), pa.concat_tables(part.tables)
+    if not part.tables or not table.raw.units:
+        return
+    column, unit = next(iter(table.raw.units.items()))
+    found = doubt(pa.concat_tables(part.tables), Roofline.of(device), unit)
+    if found is not None:
+        raise InputError(found, where=table.raw.where(column), expected=f"times of {device.title} in {unit}")
 
 
 def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root: Path) -> pa.Table:
@@ -143,7 +140,7 @@ def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root:
     if not kept.num_rows:
         what = f"all {rows.num_rows} rows beat the roofline of {device.name} ({_counts(refused)})"
         raise InputError(what, where=root, expected="times that the device can reach")
-    merged = merge_duplicates(kept)
+    merged = merge_duplicates(kept, where=root)
     left_out.update(merged.left_out())
     if not merged.table.num_rows:
         what = f"not one of {kept.num_rows} rows can be trusted ({_counts(merged.left_out())})"
