@@ -52,7 +52,7 @@ def _doubt_of_op(op: str, pace: Floats, unit: str) -> str | None:
     pace = pace[pace > 0]
     middle = float(np.median(pace)) if len(pace) else 1.0
     if middle > SLOWEST:
-        wrong = f"the median is {middle:,.0f} times what the device needs at most a few times"
+        wrong = f"the median is {middle:,.0f} times what the device needs"
         return f"times of {op} look like {_other(unit, middle)}, not {unit}: {wrong}"
     if middle < FASTEST and len(pace) >= FEWEST_ROWS:
         wrong = f"the median is {1 / middle:,.0f} times faster than the device can be"
