@@ -28,6 +28,8 @@ FIRST_NOISE, LEAST_NOISE, MOST_NOISE = 0.03, 0.003, 0.5
 REVISITED = 8
 """Shapes of the first choice that are visited again, to learn that scatter."""
 FEWEST_POINTS = 4
+SHORTEST_S = 1e-9
+"""What no visit is taken to fall below: a clock may not have moved."""
 CALLS = 4
 """Calls of a first visit, the one before it is timed among them."""
 QUARTILE = 0.6745
@@ -138,7 +140,7 @@ class MeasuringPlan:
     def _fitted(self, group: Sequence[OpShape], noise: float) -> Surrogate:
         known = [self._known[shape] for shape in group]
         errors = [scatter(each, noise) / sqrt(len(each.visits_s)) for each in known]
-        return Surrogate(group, np.asarray([each.median_s for each in known]), np.asarray(errors))
+        return Surrogate(group, np.asarray([max(each.median_s, SHORTEST_S) for each in known]), np.asarray(errors))
 
     def _unsure(
         self,
@@ -167,7 +169,7 @@ class MeasuringPlan:
             variance = max(left, surprise**2) if len(each.visits_s) == 1 else left
             gain = float(taken_away(np.asarray(variance), scatter(each, noise) ** 2))
             worth = share.of(shape, each.median_s)
-            found.append(Choice(shape, REPEAT, worth**2 * gain / each.spent_s, each.spent_s))
+            found.append(Choice(shape, REPEAT, worth**2 * gain / max(each.spent_s, SHORTEST_S), each.spent_s))
         return found
 
     def _drawn(self, choices: Sequence[Choice]) -> list[Choice]:
@@ -188,7 +190,7 @@ def scatter(known: Samples, noise: float) -> float:
     """
     spread_s = known.spread_s if isfinite(known.spread_s) else 0.0
     calls = len(known.seconds) / len(known.visits_s)
-    within = MEDIAN_LOSS * spread_s / QUARTILE / known.median_s / sqrt(calls)
+    within = MEDIAN_LOSS * spread_s / QUARTILE / max(known.median_s, SHORTEST_S) / sqrt(calls)
     return hypot(max(noise, _between(known.visits_s)), within)
 
 
@@ -202,7 +204,7 @@ def visit_noise(visits_s: Sequence[Sequence[float]]) -> float:
 
 def _between(visits_s: Sequence[float]) -> float:
     """Return the standard deviation of the logs; 0 for a single visit."""
-    return stdev(map(log, visits_s)) if len(visits_s) > 1 else 0.0
+    return stdev(log(max(each, SHORTEST_S)) for each in visits_s) if len(visits_s) > 1 else 0.0
 
 
 def plan_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

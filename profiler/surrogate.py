@@ -137,7 +137,7 @@ class Surrogate:
         points = features(shapes)
         seen = solve_triangular(self._factor[0], self._kernel(self._features, points), lower=True)
         variance = np.maximum(self._spread**2 - (seen**2).sum(axis=0), 0.0)
-        value = self._unease(points) * worth**2 / cost_s
+        value = self._unease(points) * worth**2 / np.maximum(cost_s, 1e-9)
         chosen: list[tuple[int, float]] = []
         while budget_s > 0 and len(chosen) < len(shapes):
             gain = taken_away(variance, noise**2) * value

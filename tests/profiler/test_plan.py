@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from profiler.candidates import EDGE, LONGEST, MIXED, SPACE_FILLING, grouped, op_candidates
+from profiler.candidates import EDGE, LONGEST, MIXED, SPACE_FILLING, Candidates, grouped, op_candidates
 from profiler.device import load_device
 from profiler.grid import cpu_grid, design
 from profiler.kernels import Machine, OpShape
@@ -23,7 +23,6 @@ from traces.errors import InputError
 MODEL = load_model("llama-60m")
 GRID = cpu_grid(MODEL)
 PREPARING_S = 2e-4
-Time = Callable[[OpShape], float]
 
 
 def true_s(shape: OpShape) -> float:
@@ -84,13 +83,13 @@ class Synthetic:
 
 
 @cache
-def candidates() -> object:
+def candidates() -> Candidates:
     return op_candidates(MODEL, GRID)
 
 
 def planned(machine: Synthetic, budget_s: float, seed: int = 0) -> Measurement:
     measurement = machine.measurement()
-    MeasuringPlan(measurement, machine, candidates(), MODEL, seed=seed).run(budget_s)  # type: ignore[arg-type]
+    MeasuringPlan(measurement, machine, candidates(), MODEL, seed=seed).run(budget_s)
     return measurement
 
 
@@ -158,7 +157,7 @@ def test_the_budget_ends_the_plan() -> None:
     machine = Synthetic()
     measurement = machine.measurement()
     began_s, shares = machine.now_s, list[float]()
-    plan = MeasuringPlan(measurement, machine, candidates(), MODEL)  # type: ignore[arg-type]
+    plan = MeasuringPlan(measurement, machine, candidates(), MODEL)
     plan.run(1.5, lambda share, _: shares.append(share))
     longest_s = 20 * max(map(true_s, machine.visited))
     assert 1.5 <= machine.now_s - began_s <= 1.5 + PREPARING_S + longest_s
@@ -190,7 +189,7 @@ def test_the_profile_says_why_each_shape_was_chosen() -> None:
 def test_a_start_that_the_time_did_not_suffice_for_is_counted() -> None:
     profile = planned(Synthetic(), 0.1).profile()
     left = sum(profile.meta["refused"].values())
-    assert left + profile.table.num_rows == len(candidates().start)  # type: ignore[attr-defined]
+    assert left + profile.table.num_rows == len(candidates().start)
     assert all(reason.endswith("the budget ended before") for reason in profile.meta["refused"])
 
 
