@@ -5,6 +5,7 @@ iterations show (:mod:`engine.iterations`)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
@@ -52,6 +53,7 @@ class TorchKernels(Kernels):
             "elementwise": self._elementwise,
             "prefill_attention": self._attention,
             "decode_attention": self._attention,
+            "mixed_attention": self._mixed_attention,
             "copy": self._copy,
             "read": self._read,
         }
@@ -112,6 +114,13 @@ class TorchKernels(Kernels):
         q_bhqd = self._random(shape.sequences, shape.heads, shape.query_tokens, shape.head_dim)
         cached = (shape.sequences, shape.kv_heads, keys, shape.head_dim)
         return lambda: attention(q_bhqd, self.arena.view(*cached), self.arena.view(*cached))
+
+    def _mixed_attention(self, shape: OpShape) -> Run:
+        """Return a call that runs a chunk's attention and the decodes', one after the other as in a batch."""
+        chunk = self._attention(shape)
+        past = max(shape.decode_context - 1, 0)
+        decodes = self._attention(replace(shape, sequences=shape.decodes, query_tokens=1, past_tokens=past))
+        return lambda: (chunk(), decodes())
 
     def _elementwise(self, shape: OpShape) -> Run:
         x_tn = self._random(shape.m, shape.n)

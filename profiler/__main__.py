@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from profiler.calibrate_command import calibrate_command
 from profiler.fit_table import fit_command
 from profiler.show import show_command
 from traces.command_line import new_app, new_console, run
@@ -21,18 +22,23 @@ if TYPE_CHECKING:
     from profiler.model import Model
     from profiler.profile import Profile
 
-HELP = """Measure devices, import measurements, fit cost models.
+HELP = """Measure devices, import measurements, fit and calibrate cost models.
 
 With no command at all it measures the CPU of this machine in less than a minute: the kernels of a model of
-60 million parameters, at sizes chosen to show where their times bend.
+60 million parameters, at sizes that it chooses itself, where it is least sure.
 
-A profile is a folder with profile.json (the device, its driver, how it was timed) and ops.parquet (one row
-per op and shape). No row of a profile is faster than the device can be.
+A profile is a folder with profile.json (the device, its driver, how it was timed, the plan of the measuring) and
+ops.parquet (one row per op and shape, with why it was chosen). No row is faster than the device can be, no table is
+in another unit than it says, and rows that contradict each other are left out and counted.
 
-Try: [bold]python -m profiler --output out/my-cpu[/]
+From measuring to simulating:
+[bold]python -m profiler --budget 2m --output out/mine[/] (or import somebody's tables),
+[bold]python -m profiler fit out/mine[/] to see how well it fits rows that it did not see,
+[bold]python -m simulator run --profile out/mine ...[/],
+[bold]python -m profiler calibrate --run out/replay --profile out/mine --output out/mine.json[/] once the engine ran.
 """
 DEFAULT_COMMAND = "measure"
-OPS_SHARE = 0.6
+OPS_SHARE = 0.5
 """Of the budget, what single ops get; the rest goes to whole iterations."""
 HELP_OPTIONS = ("-h", "--help")
 
@@ -74,7 +80,9 @@ def measure_command(
         Path | None,
         typer.Option("--output", "-o", help="The folder to write. Default: out/profile-<device>."),
     ] = None,
-    budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long to measure.")] = 40.0,
+    budget: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to measure: 60, 60s, 2m, 1h. More gives more shapes.")
+    ] = "40s",
     dtype: Annotated[
         str | None, typer.Option(help="bfloat16, float16 or float32. Default: what the model is made of.")
     ] = None,
@@ -93,16 +101,24 @@ def measure_command(
 ) -> None:
     """Measure this machine and write a profile (the default command).
 
-    Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 300[/]
+    It starts with both sides of tile edges, the longest contexts, mixed batches and shapes that fill the space. Then
+    it spends what is left of the budget, round by round, on shapes where a small model of the times so far is least
+    sure, weighed by their share of an iteration and what measuring them costs, and again on shapes whose times
+    scatter. With --iterations half of the budget goes to whole iterations of the engine, chosen likewise.
+
+    Example: [bold]python -m profiler measure --model llama-3.1-8b --device cuda --budget 5m[/]
     """
     from dataclasses import replace
 
+    from profiler.candidates import iteration_candidates, op_candidates
     from profiler.device import load_device
-    from profiler.grid import cpu_grid, design, gpu_grid
-    from profiler.iteration import design_iterations
+    from profiler.duration import parse_duration
+    from profiler.grid import cpu_grid, gpu_grid
     from profiler.measure import Measurement
+    from profiler.plan import MeasuringPlan
     from profiler.profile import profile_folder
 
+    budget_s = parse_duration(budget, option="--budget")
     layers, target = _model(model, dtype), None if device == "cuda" else load_device(device)
     layers.check_parallel(tensor_parallel_size)
     folder = output or Path(f"out/profile-{device if target is None else target.name}")
@@ -111,15 +127,21 @@ def measure_command(
         layers = replace(layers, fused=kernels.fused)
         machine = kernels.machine()
         grid = cpu_grid(layers) if machine.is_cpu else gpu_grid(layers, machine.memory_bytes)
-        whole = design_iterations(layers, grid) if iterations and tensor_parallel_size == 1 else []
-        ops_s = budget * (OPS_SHARE if whole else 1)
+        whole = iterations and tensor_parallel_size == 1
+        ops_s = budget_s * (OPS_SHARE if whole else 1)
         with _bar(f"measuring {machine.device_name}") as progress:
             measurement = Measurement(kernels, layers, target or _device_called(machine.device_name))
-            shapes = design(layers, grid, tensor_parallel_size)
-            measurement.rounds(kernels, shapes, budget_s=ops_s, progress=progress)
+            ops = op_candidates(layers, grid, tensor_parallel_size)
+            plan = MeasuringPlan(measurement, kernels, ops, layers, tp=tensor_parallel_size)
+            plan.run(ops_s, lambda share, what: progress(share * ops_s / budget_s, what))
             if whole:
-                timed = kernels.iterations(model, whole)
-                measurement.rounds(timed, whole, budget_s=budget - ops_s, progress=progress)
+                batches = iteration_candidates(layers, grid)
+                timed = kernels.iterations(model, [*batches.start, *batches.pool])
+                plan = MeasuringPlan(measurement, timed, batches, layers)
+                plan.run(
+                    budget_s - ops_s,
+                    lambda share, what: progress((ops_s + share * (budget_s - ops_s)) / budget_s, what),
+                )
         profile = measurement.profile()
         write(profile)
     _report(folder, profile, as_json)
@@ -227,6 +249,7 @@ def _bar(text: str) -> Iterator[Callable[[float, str], None]]:
 
 app.command("fit", no_args_is_help=True)(fit_command)
 app.command("show", no_args_is_help=True)(show_command)
+app.command("calibrate", no_args_is_help=True)(calibrate_command)
 
 if __name__ == "__main__":
     run(app, "python -m profiler")

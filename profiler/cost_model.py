@@ -252,7 +252,8 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     Parameters
     ----------
     profile
-        A profile folder to fit (seconds; cached by its content). None: the coefficients that ship with the
+        A profile folder to fit (seconds; cached by its content), or a JSON file that ``profiler fit`` or ``profiler
+        calibrate`` wrote. None: the coefficients that ship with the
         package, of the device itself or of its nearest architecture.
 
     Raises
@@ -262,10 +263,6 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     """
     if profile is None:
         return CostModel(deployment, load_fitted(deployment.hardware))
-    from profiler.profile import read_profile
-    from profiler.refit import fit_cached, hardware_of
+    from profiler.refit import placed_fit
 
-    read = read_profile(profile)
-    hardware = hardware_of(read, deployment.hardware, where=profile)
-    placed = deployment.on(hardware, fused=bool(read.meta["sizes"].get("fused", True)))
-    return CostModel(placed, fit_cached(profile, deployment.hardware))
+    return CostModel(*placed_fit(profile, deployment))

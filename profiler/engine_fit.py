@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,13 @@ class EngineFit:
     rows: int = 0
     errors: Mapping[str, float] = field(default_factory=dict)
     bands: Bands = field(default_factory=Bands)
+
+    def __post_init__(self) -> None:
+        values = [*self.factors.values(), *(getattr(self, name) for name in COSTS)]
+        if set(self.factors) != set(GROUPS) or not all(isinstance(each, int | float) for each in values):
+            raise ValueError(f"an engine has a factor for each of {', '.join(GROUPS)}, and numbers as costs")
+        if not all(0 <= each < inf for each in values):
+            raise ValueError("an engine's factors and costs are not negative")
 
     def on(self, layers: int) -> EngineFit:
         """Return the same engine for a stage of ``layers`` layers."""

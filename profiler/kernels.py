@@ -33,7 +33,8 @@ class OpShape:
     def flops(self) -> int:
         """Floating-point operations of matrix products; 0 for an op that only moves bytes."""
         pairs = 2 * self.query_tokens * self.past_tokens + self.query_tokens * (self.query_tokens + 1)
-        return 2 * self.m * self.n * self.k + 2 * self.sequences * self.heads * self.head_dim * pairs
+        pairs = self.sequences * pairs + 2 * self.decodes * self.decode_context
+        return 2 * self.m * self.n * self.k + 2 * self.heads * self.head_dim * pairs
 
 
 @dataclass(frozen=True, kw_only=True)

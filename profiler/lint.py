@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from profiler.model import DTYPE_BYTES
-from profiler.profile import TEXT_COLUMNS
+from profiler.profile import TEXT_COLUMNS, WHY_COLUMN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,6 +22,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 TOLERANCE = 0.05
 """Share by which a time may lie under the roofline: clocks rise a little above the datasheet's."""
 NO_TIME = "a time of zero"
+NO_WORK = "nothing to do"
 HOT = "hot in L2"
 MEMORY = "faster than memory"
 COMPUTE = "faster than the peak rate"
@@ -64,10 +65,10 @@ class Work:
 def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str, int]]:
     """Return the rows that are possible, and how many were refused for each reason (``op: reason``).
 
-    A row is refused if its time is zero, or more than :data:`TOLERANCE` under ``max(FLOPs / peak rate,
-    bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention moves the KV of the
-    past. Where everything that a row touches fits into the last cache, it is *hot in L2*: possible, but
-    only because the kernel ran again and again over the same data, which serving never does. Elementwise
+    A row is refused if its time or its work is zero, or the time more than :data:`TOLERANCE` under
+    ``max(FLOPs / peak rate, bytes / bandwidth)``. Matrix products move weights, inputs and outputs; attention
+    moves the KV of the past. Where everything that a row touches fits into the last cache, it is *hot in L2*:
+    possible, but only because the kernel ran again and again over the same data, which serving never does. Elementwise
     ops are taken to find their inputs in the cache, where the op before left them; only what does not fit
     must move.
     """
@@ -85,7 +86,7 @@ def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str
 def refusals(table: pa.Table, roofline: Roofline) -> npt.NDArray[Any]:
     """Return for each row why it is refused, "" for a row that is possible."""
     reasons = np.full(table.num_rows, "", dtype="<U40")
-    for op, rows, columns in _by_op(table):
+    for op, rows, columns in by_op(table):
         reasons[rows] = _reasons(op, columns, roofline)
     return reasons
 
@@ -93,7 +94,7 @@ def refusals(table: pa.Table, roofline: Roofline) -> npt.NDArray[Any]:
 def reached(table: pa.Table, roofline: Roofline) -> tuple[float, float]:
     """Return the highest FLOP/s and bytes/s of memory of any row: what a device can do at least."""
     flops_per_s, bytes_per_s = 0.0, 0.0
-    for op, _, columns in _by_op(table):
+    for op, _, columns in by_op(table):
         timed = columns["time_s"] > 0
         if op in WORK and timed.any():
             work, time_s = WORK[op](columns, roofline), columns["time_s"][timed]
@@ -102,9 +103,21 @@ def reached(table: pa.Table, roofline: Roofline) -> tuple[float, float]:
     return flops_per_s, bytes_per_s
 
 
-def _by_op(table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.bool_], Columns]]:
+def least_s(op: str, columns: Columns, roofline: Roofline) -> Floats:
+    """Return the seconds that the roofline leaves each row at least, all bytes of an elementwise op moving."""
+    work = WORK[op](columns, roofline)
+    moved = columns["size_bytes"] if op == "elementwise" else work.moved_bytes
+    bounds = (
+        work.flops / roofline.peak_flops,
+        moved / roofline.memory_bandwidth_bytes_per_s,
+        work.sent_bytes / roofline.link_bandwidth_bytes_per_s,
+    )
+    return np.asarray(np.max(bounds, axis=0), dtype=np.float64)
+
+
+def by_op(table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.bool_], Columns]]:
     """Yield each op with which rows are its, and their numbers, the bytes of an element among them."""
-    numbers = [name for name in table.column_names if name not in TEXT_COLUMNS]
+    numbers = [name for name in table.column_names if name not in (*TEXT_COLUMNS, WHY_COLUMN)]
     columns = {name: table[name].to_numpy().astype(np.float64) for name in numbers}
     widths = [DTYPE_BYTES.get(name, 2) for name in table["dtype"].to_pylist()]
     columns["element_bytes"] = np.asarray(widths, dtype=np.float64)
@@ -124,6 +137,8 @@ def _reasons(op: str, columns: Columns, roofline: Roofline) -> npt.NDArray[Any]:
         reasons[beats_memory] = np.where(in_cache, HOT, MEMORY)[beats_memory]
         reasons[work.flops / roofline.peak_flops > time_s] = COMPUTE
         reasons[work.sent_bytes / roofline.link_bandwidth_bytes_per_s > time_s] = LINK
+        if op in COMPUTING:
+            reasons[work.flops <= 0] = NO_WORK
     reasons[time_s <= 0] = NO_TIME
     return reasons
 
@@ -165,3 +180,5 @@ WORK: Mapping[str, Callable[[Columns, Roofline], Work]] = {
     "send": _transfer,
 }
 """What an op has to do, by its name; an op that is not here can take any time."""
+COMPUTING = ("gemm", "prefill_attention", "decode_attention", "mixed_attention")
+"""Ops that multiply: a row of theirs without a FLOP has a size of zero."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from profiler.iteration import OP as ITERATION
 from profiler.kernels import Kernels, Machine, OpShape, Timed
 from profiler.lint import Roofline, lint, reached
 from profiler.model import Model
+from profiler.plan import plan_of
 from profiler.profile import Meta, Profile, ops_table
 from traces.errors import InputError
 
@@ -35,22 +37,45 @@ Progress = Callable[[float, str], None]
 
 @dataclass
 class Samples:
-    """Times of one shape."""
+    """Times of one shape.
+
+    Attributes
+    ----------
+    seconds
+        All of them.
+    visits_s
+        The median of those of each visit: what was timed at one go.
+    spent_s, around_s
+        What the last visit took; and without its calls, which is preparing them.
+    why
+        The reasons of the visits, each once.
+    """
 
     seconds: list[float] = field(default_factory=list)
+    visits_s: list[float] = field(default_factory=list)
+    spent_s: float = 0.0
+    around_s: float = 0.0
+    why: dict[str, None] = field(default_factory=dict)
+
+    _summary: tuple[int, float, float] = (0, math.nan, math.nan)
 
     @property
     def median_s(self) -> float:
         """The median time."""
-        return float(np.median(self.seconds))
+        return self._summarised()[1]
 
     @property
     def spread_s(self) -> float:
         """Half the range of the middle half of the times; NaN for a single time."""
-        if len(self.seconds) < 2:
-            return float("nan")
-        low, high = np.quantile(self.seconds, (0.25, 0.75))
-        return float(high - low) / 2
+        return self._summarised()[2]
+
+    def _summarised(self) -> tuple[int, float, float]:
+        """Return how many times there are, their median and their spread; a plan asks often."""
+        if self._summary[0] != len(self.seconds):
+            low, median, high = np.quantile(self.seconds, (0.25, 0.5, 0.75)).tolist()
+            spread = (high - low) / 2 if len(self.seconds) > 1 else math.nan
+            self._summary = len(self.seconds), median, spread
+        return self._summary
 
 
 class Measurement:
@@ -65,14 +90,19 @@ class Measurement:
     device
         The preset that the machine is an instance of. For a CPU its figures are defaults, and the rates found
         here replace them (``meta["ceilings"]``).
+    clock
+        Returns seconds, from any moment on.
     """
 
-    def __init__(self, kernels: Kernels, model: Model, device: Device) -> None:
-        self._kernels, self._model, self._device = kernels, model, device
+    def __init__(
+        self, kernels: Kernels, model: Model, device: Device, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._kernels, self._model, self._device, self.clock = kernels, model, device, clock
         self._before = kernels.machine()
         self._ceilings = _ceilings(kernels, self._before)
         self._samples: dict[OpShape, Samples] = {}
         self._asked: dict[OpShape, None] = {}
+        self._rounds: list[Mapping[str, Any]] = []
         self._rng = np.random.default_rng(0)
 
     def rounds(
@@ -91,27 +121,39 @@ class Measurement:
         """
         if not budget_s > 0:
             raise InputError(f"{budget_s} seconds", where="--budget", expected="more than 0")
-        end = time.perf_counter() + budget_s
+        end = self.clock() + budget_s
         added: dict[OpShape, list[float]] = {}
         order = self._order(shapes)
         while True:
             for shape in order:
-                added.setdefault(shape, []).extend(self._sample(timed, shape))
-                left = end - time.perf_counter()
+                known = self._samples.setdefault(shape, Samples())
+                before = len(known.seconds)
+                self.visit(timed, shape)
+                added.setdefault(shape, []).extend(known.seconds[before:])
+                left = end - self.clock()
                 progress(min(1.0, 1 - left / budget_s), f"{shape.op} {shape.kind}")
                 if left <= 0:
                     return added
             order = self._order(shapes)
 
-    def _order(self, shapes: Sequence[OpShape]) -> Sequence[OpShape]:
+    def ask(self, shapes: Sequence[OpShape]) -> None:
+        """Note shapes that are to be measured: those that the time does not suffice for are counted."""
         self._asked.update(dict.fromkeys(shapes))
+
+    def note_round(self, facts: Mapping[str, Any]) -> None:
+        """Note what a round of a :class:`profiler.plan.MeasuringPlan` was for, for the profile."""
+        self._rounds.append(facts)
+
+    def _order(self, shapes: Sequence[OpShape]) -> Sequence[OpShape]:
+        self.ask(shapes)
         if any(shape not in self._samples for shape in shapes):
             return sorted(shapes, key=lambda shape: (shape.flops, shape.size_bytes, shape.m))
         return [shapes[index] for index in self._rng.permutation(len(shapes))]
 
-    def _sample(self, timed: Timed, shape: OpShape) -> list[float]:
-        run = timed.prepare(shape)
-        known = self._samples.setdefault(shape, Samples())
+    def visit(self, timed: Timed, shape: OpShape, why: str = "") -> Samples:
+        """Time ``shape`` a few times at one go, and return all there is of it."""
+        began_s = self.clock()
+        run, known = timed.prepare(shape), self._samples.setdefault(shape, Samples())
         settled_s = sum(timed.seconds(run, 1))
         while shape.op == ITERATION and settled_s < SETTLING_S:
             settled_s += sum(timed.seconds(run, 1))
@@ -120,7 +162,11 @@ class Measurement:
             repeats = max(1, min(MOST_REPEATS, int(ROUND_SHARE_S / max(known.median_s, 1e-9))))
         taken = list(timed.seconds(run, repeats))
         known.seconds.extend(taken)
-        return taken
+        known.visits_s.append(float(np.median(taken)))
+        known.why |= dict.fromkeys([why] if why else [])
+        known.spent_s = self.clock() - began_s
+        known.around_s = max(0.0, known.spent_s - settled_s - sum(taken))
+        return known
 
     def medians_s(self) -> dict[OpShape, float]:
         """Return the median of all samples so far of every shape that has any."""
@@ -163,24 +209,10 @@ class Measurement:
             source="measured here",
             rows=kept.num_rows,
             refused=refused | _unmeasured(self._asked, self._samples),
+            plan=plan_of(self._rounds),
             ceilings={**asdict(roofline), "memory_bytes": before.memory_bytes, **self._ceilings},
         )
         return Profile(asdict(meta), kept)
-
-
-def measure(
-    kernels: Kernels,
-    model: Model,
-    device: Device,
-    shapes: Sequence[OpShape],
-    *,
-    budget_s: float,
-    progress: Progress,
-) -> Profile:
-    """Time single ops for about ``budget_s`` seconds and return a linted profile (see :class:`Measurement`)."""
-    measurement = Measurement(kernels, model, device)
-    measurement.rounds(kernels, shapes, budget_s=budget_s, progress=progress)
-    return measurement.profile()
 
 
 def _clocks(before: Machine, after: Machine) -> str:
@@ -213,6 +245,7 @@ def _table(samples: Mapping[OpShape, Samples], dtype: str) -> pa.Table:
         time_s=[each.median_s for each in samples.values()],
         spread_s=[each.spread_s for each in samples.values()],
         count=[len(each.seconds) for each in samples.values()],
+        why=[", ".join(each.why) for each in samples.values()],
         **columns,
     )
 

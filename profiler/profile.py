@@ -51,7 +51,9 @@ SHAPE_COLUMNS = (
 )
 TIME_COLUMNS = ("time_s", "spread_s")
 COUNT_COLUMN = "count"
-COLUMNS = (*TEXT_COLUMNS, *SHAPE_COLUMNS, *TIME_COLUMNS, COUNT_COLUMN)
+WHY_COLUMN = "why"
+COLUMNS = (*TEXT_COLUMNS, *SHAPE_COLUMNS, *TIME_COLUMNS, COUNT_COLUMN, WHY_COLUMN)
+MOST_ROWS = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class Meta:
         Rows of ``ops.parquet``.
     refused
         Rows that were left out, by reason.
+    plan
+        How a machine measured here was measured: the rounds of :class:`profiler.plan.MeasuringPlan`.
     ceilings
         What no row may beat: the keys of :class:`profiler.lint.Roofline`; for a measured machine also what it
         reached (``measured_...``) and its ``memory_bytes``.
@@ -91,11 +95,18 @@ class Meta:
     source: str
     rows: int = 0
     refused: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version is {self.schema_version}; this version reads {SCHEMA_VERSION}")
+        for name, count in self.refused.items():
+            if not isinstance(count, int):
+                raise ValueError(f"refused {name!r} is {count!r}; expected how many rows")
+        for name, rate in self.ceilings.items():
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+                raise ValueError(f"ceiling {name!r} is {rate!r}; expected a number > 0")
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,8 @@ class Profile:
         columns that do not apply hold 0 or "". ``past_tokens`` are in the KV cache before the call, for each
         of ``sequences``; a decode has ``query_tokens`` 1 and attends to ``past_tokens + 1``. ``m`` is tokens.
         ``size_bytes`` is each rank's buffer of a collective, or what an elementwise op reads and writes.
-        ``spread_s`` is NaN and ``count`` 0 where unknown.
+        ``spread_s`` is NaN and ``count`` 0 where unknown. ``why`` says of a row measured here why it was chosen
+        (:mod:`profiler.plan`); files without the column are read too.
     """
 
     meta: Mapping[str, Any]
@@ -122,7 +134,7 @@ def schema() -> pa.Schema:
     """Return the schema of ``ops.parquet``."""
     import pyarrow as pa
 
-    kinds = dict.fromkeys(TEXT_COLUMNS, pa.string()) | dict.fromkeys(TIME_COLUMNS, pa.float64())
+    kinds = dict.fromkeys((*TEXT_COLUMNS, WHY_COLUMN), pa.string()) | dict.fromkeys(TIME_COLUMNS, pa.float64())
     return pa.schema([(name, kinds.get(name, pa.int64())) for name in COLUMNS])
 
 
@@ -138,7 +150,7 @@ def ops_table(rows: int, **columns: Any) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    defaults = dict.fromkeys(TEXT_COLUMNS, "") | {"spread_s": math.nan}
+    defaults = dict.fromkeys((*TEXT_COLUMNS, WHY_COLUMN), "") | {"spread_s": math.nan}
     filled = []
     for name, kind in zip(COLUMNS, schema().types, strict=True):
         values = columns.pop(name, defaults.get(name, 0))
@@ -204,26 +216,31 @@ def read_profile(path: str | PathLike[str], *, check: bool = True) -> Profile:
     if not folder.is_dir():
         raise InputError("no such folder", where=folder, expected=f"a profile: {META_FILE} and {OPS_FILE}")
     meta = from_mapping(Meta, read_json(folder / META_FILE), where=folder / META_FILE)
-    table = _read_ops(folder / OPS_FILE)
-    if table.num_rows != meta.rows:
-        raise InputError(f"{table.num_rows} rows", where=folder / OPS_FILE, expected=f"{meta.rows}, as in {META_FILE}")
+    table = _read_ops(folder / OPS_FILE, meta.rows)
     check_rows(table, meta, where=folder / OPS_FILE, roofline=check)
     return Profile(dataclasses.asdict(meta), table)
 
 
-def _read_ops(path: Path) -> pa.Table:
+def _read_ops(path: Path, rows: int) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows != min(rows, MOST_ROWS):
+                what, wish = f"{file.metadata.num_rows} rows", f"{rows}, as in {META_FILE}, and at most {MOST_ROWS:,}"
+                raise InputError(what, where=path, expected=wish)
+            table = file.read()
     except FileNotFoundError as error:
         raise InputError("no such file", where=path, expected="a parquet file") from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"cannot read: {str(error).splitlines()[0]}", where=path, expected="a parquet file") from error
+    if WHY_COLUMN not in table.column_names:
+        table = table.append_column(WHY_COLUMN, pa.repeat("", table.num_rows))
     for column in schema():
-        if column.name not in table.column_names:
-            raise InputError(f"column {column.name!r} is missing", where=path)
+        if table.column_names.count(column.name) != 1:
+            problem = "is missing" if column.name not in table.column_names else "is there twice"
+            raise InputError(f"column {column.name!r} {problem}", where=path)
         if table.schema.field(column.name).type != column.type:
             kind = table.schema.field(column.name).type
             raise InputError(f"is {kind}", where=f"{path}, column {column.name!r}", expected=str(column.type))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from profiler.device import Device, device_names, load_device
+from profiler.duplicates import merge_duplicates
 from profiler.lint import Roofline, refusals
 from profiler.profile import COUNT_COLUMN, OPS, SHAPE_COLUMNS, TIME_COLUMNS
+from profiler.units import doubt
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,9 +47,13 @@ def device_of(profile: Profile, device: Device | None = None) -> Device:
     InputError
         If the profile's device is no preset.
     """
-    device = device or load_device(str(profile.meta["device"]))
+    return as_measured(device or load_device(str(profile.meta["device"])), profile.meta["ceilings"])
+
+
+def as_measured(device: Device, ceilings: Mapping[str, Any]) -> Device:
+    """Return ``device``, a CPU's with the ``ceilings`` of a profile in place of the defaults."""
     known = {field.name for field in dataclasses.fields(Device)}
-    stated = {name: value for name, value in profile.meta["ceilings"].items() if name in known}
+    stated = {name: value for name, value in ceilings.items() if name in known}
     return dataclasses.replace(device, **stated) if device.is_cpu else device
 
 
@@ -56,17 +63,22 @@ def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofl
     Parameters
     ----------
     roofline
-        Also refuse times that beat the roofline of :func:`roofline_of`.
+        Also refuse times that beat the roofline of :func:`roofline_of`, or are in another unit than seconds.
 
     Raises
     ------
     InputError
-        At the first such value with its row and column; or with how many rows beat the roofline, by reason.
+        At the first such value with its row and column; if equal shapes have times that disagree; or with how many
+        rows beat the roofline, by reason.
     """
     _check_values(table, where)
+    _check_duplicates(table, where)
     bound = roofline_of(meta) if roofline else None
     if bound is None:
         return
+    unsure = doubt(table, bound)
+    if unsure is not None:
+        raise InputError(unsure, where=f"{where}, column 'time_s'", expected=f"times of {meta.device} in s")
     reasons = refusals(table, bound)
     if (reasons != "").any():
         ops = np.asarray(table["op"].to_pylist(), dtype=np.str_)
@@ -74,6 +86,13 @@ def check_rows(table: pa.Table, meta: Meta, *, where: str | PathLike[str], roofl
         named = ", ".join(f"{count} {name}" for name, count in zip(*np.unique(pairs, return_counts=True), strict=True))
         what = f"{len(pairs)} of {len(reasons)} rows beat the roofline of {meta.device} ({named})"
         raise InputError(what, where=where, expected="times that the device can reach")
+
+
+def _check_duplicates(table: pa.Table, where: str | PathLike[str]) -> None:
+    disagreeing = merge_duplicates(table, where=where).left_out()
+    named = ", ".join(f"{count} {reason}" for reason, count in disagreeing.items() if "same shape" not in reason)
+    if named:
+        raise InputError(f"equal shapes differ ({named})", where=where, expected="one time a shape")
 
 
 def _check_values(table: pa.Table, where: str | PathLike[str]) -> None:

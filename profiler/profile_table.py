@@ -27,6 +27,7 @@ def summary(profile: Profile) -> dict[str, Any]:
         "rows": profile.table.num_rows,
         "ops": [_facts(profile, op) for op in OPS if op in profile.table["op"].to_pylist()],
         "refused": dict(profile.meta["refused"]),
+        "plan": dict(profile.meta["plan"]),
         "ceilings": dict(profile.meta["ceilings"]),
     }
 
@@ -52,6 +53,8 @@ def print_profile(console: Console, profile: Profile, folder: Path) -> None:
     console.print(_ops_table(facts))
     if facts["refused"]:
         console.print(_refused_table(facts))
+    if facts["plan"]:
+        console.print(_plan(facts["plan"]), highlight=False)
     measured = {name: value for name, value in facts["ceilings"].items() if name.startswith("measured_")}
     if measured:
         console.print(_rates(measured), highlight=False)
@@ -71,6 +74,11 @@ def _refused_table(facts: dict[str, Any]) -> Table:
     for reason, count in facts["refused"].items():
         table.add_row(reason, f"{count:,}")
     return table
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    visits = ", ".join(f"{count:,} {why}" for why, count in plan["visits"].items())
+    return f"plan: {len(plan['rounds'])} rounds; visits by reason: {visits}"
 
 
 def _rates(measured: dict[str, float]) -> str:

@@ -23,8 +23,8 @@ from profiler.iteration import OP as ITERATION
 from profiler.iteration import DesignedBatch, shapes_of
 from profiler.model import Model
 from profiler.op import GEMM
-from profiler.profile import META_FILE, OPS_FILE, read_profile
-from profiler.profile_check import device_of
+from profiler.profile import META_FILE, OPS_FILE, Meta, read_profile
+from profiler.profile_check import as_measured, device_of
 from profiler.transfer import complete
 from traces.errors import InputError
 from traces.settings import from_mapping
@@ -63,6 +63,49 @@ def fit_cached(path: str | PathLike[str], device: Device) -> FittedDevice:
         raise InputError("too few rows of matrix products", where=path, expected=wish)
     _remember(fitted, remembered)
     return complete(fitted, hardware)
+
+
+def placed_fit(path: str | PathLike[str], deployment: Deployment) -> tuple[Deployment, FittedDevice]:
+    """Return ``deployment`` on the device as it was measured, and what was learned of it.
+
+    Parameters
+    ----------
+    path
+        A profile folder, which is fitted (:func:`fit_cached`), or a JSON file that ``profiler fit`` or ``profiler
+        calibrate`` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is broken, or of another device; a calibrated one also if it is of another model.
+    """
+    device = deployment.hardware
+    if Path(path).is_file():
+        fitted = FittedDevice.load(path)
+        _check_calibrated(fitted, deployment, where=path)
+        measured = _measurements(fitted)
+        hardware = as_measured(device, measured.ceilings)
+        fused = bool(fitted.origin.get("calibration", measured.sizes).get("fused", True))
+        return deployment.on(hardware, fused=fused), complete(fitted, hardware)
+    read = read_profile(path)
+    hardware = hardware_of(read, device, where=path)
+    fused = bool(read.meta["sizes"].get("fused", True))
+    return deployment.on(hardware, fused=fused), fit_cached(path, device)
+
+
+def _measurements(fitted: FittedDevice) -> Meta:
+    """Return the header of the profile that ``fitted`` was fitted to, an empty one where it was not one profile."""
+    stated = fitted.origin.get("measurements")
+    if isinstance(stated, dict):
+        return from_mapping(Meta, stated, where=f"fit of {fitted.device}, measurements")
+    return Meta(device=fitted.device, device_name="", dtype="", timed_by="", source="")
+
+
+def _check_calibrated(fitted: FittedDevice, deployment: Deployment, *, where: str | PathLike[str]) -> None:
+    made = fitted.origin.get("calibration", {"device": fitted.device})
+    for name, wanted in (("device", deployment.hardware.name), ("model", deployment.spec.name)):
+        if made.get(name, wanted) != wanted:
+            raise InputError(f"is of {name} {made[name]!r}", where=where, expected=f"one of {wanted!r}")
 
 
 def fit_profile(profile: Profile, hardware: Device, progress: Callable[[str], None] | None = None) -> FittedDevice:

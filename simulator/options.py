@@ -67,7 +67,8 @@ Profile = Annotated[
     Path | None,
     typer.Option(
         "--profile",
-        help="A folder written by `python -m profiler`: fit the cost model to it instead of the shipped one.",
+        help="A folder written by `python -m profiler`: fit the cost model to it instead of the shipped one. Or a "
+        "JSON file of `profiler calibrate` or `profiler fit`.",
         rich_help_panel=HARDWARE,
     ),
 ]

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import simpy
 
+from policies.arrivals import Arrivals
 from policies.batch import Batch, Completion
 from policies.policy import Policy
-from simulator.arrivals import Arrivals
 
 Process = Generator[simpy.Event, Any, None]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import simpy
 
+from policies.arrivals import Arrivals
 from policies.batch import Completion
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
-from simulator.arrivals import Arrivals
 from simulator.replica import Flight, Replica
 from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter

@@ -41,13 +41,14 @@ def convert(kind: str, raw: RawTable, _model: Model | None) -> Part:
         "custom_all_reduce": _collective,
     }
     tables, left_out = convert_kind[kind](raw)
-    names = {"device": "", "framework": "", "version": ""}
+    names = {"framework": "", "version": ""}
     for column in names:
         if column in raw.columns:
             names[column] = ", ".join(sorted(set(raw.texts(column))))
+    device_name = raw.only("device") if "device" in raw.columns else ""
     library = "nccl" if kind == "nccl" else names["framework"].lower()
     versions = {library: names["version"] or raw.path.parent.name} if library else {}
-    return Part(tables=tables, left_out=left_out, device_name=names["device"], versions=versions)
+    return Part(tables=tables, left_out=left_out, device_name=device_name, versions=versions)
 
 
 def _gemm(raw: RawTable) -> tuple[list[Any], dict[str, int]]:

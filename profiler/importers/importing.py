@@ -9,14 +9,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiler.device import Device, device_called, device_names, load_device
-from profiler.importers.duplicates import merge_duplicates
+from profiler.device import Device, load_device
+from profiler.duplicates import merge_duplicates
 from profiler.importers.family import Family, Part, model_of
-from profiler.importers.raw_table import SUFFIXES, read_raw
+from profiler.importers.measured_on import device_of_tables
+from profiler.importers.raw_file import SUFFIXES, read_raw
 from profiler.importers.recognition import FAMILIES, Recognised, device_of, recognise
 from profiler.lint import Roofline, lint
 from profiler.model import Model, load_model
 from profiler.profile import Meta, Profile
+from profiler.units import doubt
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ NAMES = ", ".join(family.name for family in FAMILIES)
 def import_tables(path: str | PathLike[str], device: str | None = None, *, model: str | None = None) -> Profile:
     """Read one file, one device's folder, or a family's folder that holds one device.
 
-    Every row is linted against the roofline of the device (:func:`profiler.lint.lint`); equal shapes become
-    one row with their median. What was left out, and why, is counted in ``meta["refused"]``.
+    Every row is linted against the roofline of the device (:func:`profiler.lint.lint`), every table for the unit
+    of its times (:func:`profiler.units.doubt`); equal shapes become one row with their median where their times
+    agree (:func:`profiler.duplicates.merge_duplicates`). What was left out, and why, is counted in
+    ``meta["refused"]``.
 
     Parameters
     ----------
@@ -44,7 +48,8 @@ def import_tables(path: str | PathLike[str], device: str | None = None, *, model
     ------
     InputError
         If no table is known, one is not sound (with file, line and column), they belong to several devices
-        or families, the device is unknown, or not one row is possible.
+        or families, say that they were measured on another one than their folder or ``device``, the device is
+        unknown, times are in another unit or of equal shapes disagree, or not one row is possible.
     """
     root = Path(path)
     chosen = load_device(device) if device is not None else None
@@ -55,7 +60,9 @@ def import_tables(path: str | PathLike[str], device: str | None = None, *, model
     parts = [table.family.convert(table.kind, table.raw, each) for table, each in zip(tables, models, strict=True)]
     for part in parts:
         left_out.update(part.left_out)
-    target = chosen or _device(root, tables, parts)
+    target = device_of_tables(root, [table.raw.path for table in tables], parts, chosen)
+    for each, part in zip(tables, parts, strict=True):
+        _check_units(each, part, target)
     table = _linted(parts, target, left_out, root)
     return Profile(_meta(tables[0].family, target, parts, models, table, left_out), table)
 
@@ -109,13 +116,16 @@ def _tables(files: Sequence[Path], root: Path, left_out: Counter[str]) -> list[R
     return [known[path] for path in chosen]
 
 
-def _device(root: Path, tables: Sequence[Recognised], parts: Sequence[Part]) -> Device:
-    found = {device.name: device for table in tables if (device := device_of(table.raw.path)) is not None}
-    stated = {device.name: device for part in parts if (device := device_called(part.device_name)) is not None}
-    if len(found or stated) == 1:
-        return next(iter((found or stated).values()))
-    wish = f"--device, one of {', '.join(device_names())} or a JSON file"
-    raise InputError("whose times these are is not known", where=root, expected=wish)
+def _check_units(table: Recognised, part: Part, device: Device) -> None:
+    """Refuse a file whose times are in another unit than its family's."""
+    import pyarrow as pa
+
+    if not part.tables or not table.raw.units:
+        return
+    column, unit = next(iter(table.raw.units.items()))
+    found = doubt(pa.concat_tables(part.tables), Roofline.of(device), unit)
+    if found is not None:
+        raise InputError(found, where=table.raw.where(column), expected=f"times of {device.title} in {unit}")
 
 
 def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root: Path) -> pa.Table:
@@ -130,9 +140,12 @@ def _linted(parts: Sequence[Part], device: Device, left_out: Counter[str], root:
     if not kept.num_rows:
         what = f"all {rows.num_rows} rows beat the roofline of {device.name} ({_counts(refused)})"
         raise InputError(what, where=root, expected="times that the device can reach")
-    merged, duplicates = merge_duplicates(kept)
-    left_out.update({f"{op}: same shape as another row": count for op, count in duplicates.items()})
-    return merged
+    merged = merge_duplicates(kept, where=root)
+    left_out.update(merged.left_out())
+    if not merged.table.num_rows:
+        what = f"not one of {kept.num_rows} rows can be trusted ({_counts(merged.left_out())})"
+        raise InputError(what, where=root, expected="times of equal shapes that agree")
+    return merged.table
 
 
 def _counts(counts: Mapping[str, int]) -> str:

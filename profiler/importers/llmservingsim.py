@@ -9,7 +9,7 @@ import numpy as np
 
 from profiler.importers.family import Family, Part, degree_of, needed
 from profiler.importers.layer_shape import LayerShape, layer_table
-from profiler.importers.raw_table import read_bytes
+from profiler.importers.raw_file import read_bytes
 from profiler.profile import ops_table
 from traces.errors import InputError
 
@@ -49,10 +49,10 @@ def convert(kind: str, raw: RawTable, model: Model | None) -> Part:
     meta = _meta(raw.path)
     _check_shape(meta, model, raw.path)
     tables = [_attention(raw, model, tp)] if kind == "attention" else _layers(raw, kind, model, tp)
-    versions = {"vllm": str(meta.get("vllm_version", "")), "cuda": str(meta.get("cuda_version", ""))}
+    versions = {"vllm": _text(meta, "vllm_version"), "cuda": _text(meta, "cuda_version")}
     return Part(
         tables=tables,
-        device_name=str(meta.get("gpu", "")),
+        device_name=_text(meta, "gpu"),
         versions={name: version for name, version in versions.items() if version},
     )
 
@@ -98,6 +98,11 @@ def _attention(raw: RawTable, model: Model, tp: int) -> Any:
     )
 
 
+def _text(meta: dict[str, Any], key: str) -> str:
+    value = meta.get(key)
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
 def _meta(path: Path) -> dict[str, Any]:
     """Return what ``meta.yaml`` beside or above a table says, or nothing."""
     import yaml
@@ -119,8 +124,13 @@ def _check_shape(meta: dict[str, Any], model: Model, path: Path) -> None:
 
     ``hf_overrides`` holds the sizes of the last degree that was measured, divided by it.
     """
-    overrides = meta.get("engine_effective", {}).get("hf_overrides", {})
-    degrees = [int(tp) for tp in meta.get("tp_degrees", [1])]
+    effective = meta.get("engine_effective")
+    overrides = effective.get("hf_overrides") if isinstance(effective, dict) else None
+    degrees = meta.get("tp_degrees", [1])
+    if not isinstance(overrides, dict):
+        return
+    if not isinstance(degrees, list) or not all(isinstance(tp, int) and tp > 0 for tp in degrees):
+        raise InputError("tp_degrees is no list of integers >= 1", where=path.parent, expected="a sound meta.yaml")
     for key, name in OVERRIDES.items():
         whole = getattr(model, name)
         shares = {max(1, whole // tp) for tp in degrees}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 
 Mask = npt.NDArray[np.bool_]
 UNITS_PER_S: Mapping[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,14 @@ class RawTable:
         Its columns; those of a CSV file hold text.
     first_line
         The line of the first row in a CSV file (the header is line 1); 1 for parquet, which has rows.
+    units
+        The unit in which each column of times was read, by its name.
     """
 
     path: Path
     table: pa.Table
     first_line: int
+    units: dict[str, str] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -57,6 +56,21 @@ class RawTable:
     def texts(self, column: str) -> npt.NDArray[Any]:
         """Return a column as text."""
         return np.asarray(self._column(column).to_pylist(), dtype=np.str_)
+
+    def only(self, column: str) -> str:
+        """Return the one value of a column that holds the same in every row.
+
+        Raises
+        ------
+        InputError
+            At the first row with another value than the first one's.
+        """
+        values = self.texts(column)
+        other = np.flatnonzero(values != values[0])
+        if len(other):
+            what = f"value is {values[other[0]]}, and {values[0]} above"
+            raise InputError(what, where=self.where(column, int(other[0])), expected=f"one {column} in a table")
+        return str(values[0])
 
     def integers(self, column: str, *, minimum: int = 0) -> npt.NDArray[np.int64]:
         """Return a column of whole numbers.
@@ -87,6 +101,7 @@ class RawTable:
             At the first value that is no number, not finite or negative.
         """
         wanted = np.ones(len(self), dtype=np.bool_) if rows is None else rows
+        self.units[column] = unit
         values = self._floats(column, wanted)
         self._refuse(column, ~np.isfinite(values) | (values < 0), f"a time >= 0 in {unit}")
         return values / UNITS_PER_S[unit]
@@ -104,10 +119,10 @@ class RawTable:
 
     def _floats(self, column: str, wanted: Mask) -> npt.NDArray[np.float64]:
         values = np.zeros(len(self))
-        chosen = np.asarray(self._column(column).to_pylist(), dtype=object)[wanted]
+        chosen = np.fromiter(self._column(column).to_pylist(), dtype=object, count=len(self))[wanted]
         try:
             values[wanted] = chosen.astype(np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             rows = np.flatnonzero(wanted)
             first = next(row for row, value in zip(rows, chosen, strict=True) if not _is_number(value))
             self._complain(column, int(first), "a number")
@@ -127,64 +142,6 @@ class RawTable:
 def _is_number(value: object) -> bool:
     try:
         float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-def read_raw(path: Path) -> RawTable:
-    """Read a CSV (plain or gzip) or parquet file.
-
-    Raises
-    ------
-    InputError
-        If it is missing, truncated, empty, or not what its name says.
-    """
-    table = _read_parquet(path) if path.name.endswith(".parquet") else _read_csv(path)
-    if not table.num_rows:
-        raise InputError("has no rows", where=path, expected="a table of measured times")
-    return RawTable(path, table, 1 if path.name.endswith(".parquet") else 2)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"cannot read: {reason}", where=path, expected="a whole parquet file") from error
-
-
-def _read_csv(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    data = read_bytes(path)
-    header = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip().split(",")
-    if len(set(header)) != len(header):
-        raise InputError("two columns have the same name", where=f"{path}:1")
-    as_text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False)
-    try:
-        return csv.read_csv(io.BytesIO(data), convert_options=as_text)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0][:160]
-        raise InputError(f"cannot read: {reason}", where=path, expected="a CSV file") from error
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return what a file holds, unpacked if its name ends in ``.gz``.
-
-    Raises
-    ------
-    InputError
-        If it is missing, or a truncated or broken gzip file.
-    """
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.name.endswith(".gz") else data
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"broken gzip: {error}", where=path, expected="a whole gzip file") from error
-    except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}", where=path, expected="a table") from error

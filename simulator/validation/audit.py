@@ -10,27 +10,17 @@ from os import PathLike
 import numpy as np
 import numpy.typing as npt
 
+from policies.arrivals import Arrivals
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
-from policies.policy import Policy
+from policies.rerun import COMPARED, follow, held
 from profiler.cost_model import CostModel
-from simulator.arrivals import Arrivals
 from traces.files import whole_file
 from traces.run_columns import IterationColumns
 from traces.utilisation import DECODE, MIXED, PREFILL
 from traces.workload import FloatColumn, IntColumn, Workload
 
-COMPARED = (
-    "prefill_tokens",
-    "chunks",
-    "decodes",
-    "outputs",
-    "decode_context_sum",
-    "decode_context_max",
-    "prefill_context_sum",
-)
-"""Two batches with equal values in these columns of a run record hold the same."""
 COVERAGE = 0.9
 """The share of iterations that the cost model's interval promises to hold."""
 
@@ -82,29 +72,6 @@ class AuditColumns:
         return (self.low_s <= self.measured_s) & (self.measured_s <= self.high_s)
 
 
-def follow(policy: Policy, arrivals: Arrivals, iterations: IterationColumns) -> list[Batch | None]:
-    """Run a policy by the clock of a measured run, whose iterations begin and end when they did.
-
-    It is the simulator's loop with the measured times in place of a cost model's. They are used as they are, so that
-    every request arrives on the same side of every iteration's start as it did in the measured run; adding up
-    simulated times could put it on the other by a rounding.
-
-    Returns
-    -------
-    list
-        A batch for each iteration of the measured run; None where the policy had nothing to run then.
-    """
-    batches = []
-    for start_s, end_s in zip(iterations.start_s.tolist(), iterations.end_s.tolist(), strict=True):
-        for sequence in arrivals.due(start_s):
-            policy.add(sequence)
-        batch = policy.schedule(start_s)
-        if batch is not None:
-            policy.complete(batch, end_s)
-        batches.append(batch)
-    return batches
-
-
 def audit(
     iterations: IterationColumns, workload: Workload, choice: PolicyChoice, memory: KVMemory, cost_model: CostModel
 ) -> AuditColumns:
@@ -138,8 +105,8 @@ def kinds(columns: AuditColumns) -> IntColumn:
 
 
 def _columns(iterations: IterationColumns, batches: Sequence[Batch | None], cost_model: CostModel) -> AuditColumns:
-    held = np.stack([getattr(iterations, name) for name in COMPARED], axis=1).tolist()
-    same = [batch is not None and _held(batch) == row for batch, row in zip(batches, held, strict=True)]
+    measured = np.stack([getattr(iterations, name) for name in COMPARED], axis=1).tolist()
+    same = [batch is not None and held(batch) == row for batch, row in zip(batches, measured, strict=True)]
     predicted = np.array([_predicted(batch, cost_model) for batch in batches]).reshape(-1, 3)
     return AuditColumns(
         iteration=iterations.iteration,
@@ -153,11 +120,6 @@ def _columns(iterations: IterationColumns, batches: Sequence[Batch | None], cost
         decodes=iterations.decodes.astype(np.int64),
         contexts=iterations.decode_context_sum + iterations.prefill_context_sum,
     )
-
-
-def _held(batch: Batch) -> list[int]:
-    values = (getattr(batch, name) for name in COMPARED)
-    return [len(value) if isinstance(value, list) else value for value in values]
 
 
 def _predicted(batch: Batch | None, cost_model: CostModel) -> tuple[float, float, float]:

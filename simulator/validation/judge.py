@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simpy
 
+from policies.arrivals import Arrivals
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
-from simulator.arrivals import Arrivals
 from simulator.replica import Replica
 from simulator.simulation import Scenario, simulate
 from simulator.validation.audit import audit, write_audit

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from engine import hardware  # noqa: E402
 from engine.arena import PATTERN_ELEMENTS, Arena  # noqa: E402
 from engine.kernels import EMBEDDING_ROWS, TorchKernels, attention  # noqa: E402
+from profiler.candidates import op_candidates  # noqa: E402
 from profiler.grid import Grid, design  # noqa: E402
 from profiler.kernels import OpShape  # noqa: E402
 from profiler.model import load_model  # noqa: E402
@@ -66,7 +67,7 @@ def test_every_op_of_every_family_runs(kernels: TorchKernels) -> None:
     grid = Grid(tokens=17, sequences=2, context=32, edge=16, kv_tokens=64)
     wide = load_model("llama-60m")
     for model in (wide, replace(wide, gated=False, kv_heads=2, qk_norm=True)):
-        shapes = design(model, grid)
+        shapes = [*design(model, grid), *op_candidates(model, grid).start]
         for shape in shapes:
             times = kernels.seconds(kernels.prepare(shape), 2)
             assert len(times) == 2

@@ -18,7 +18,7 @@ from engine.engine import Engine, Iteration
 from engine.prompts import RandomPrompts
 from engine.replay import replay, serve
 from policies import POLICIES, Batch, Completion, choose
-from simulator.arrivals import Arrivals
+from policies.arrivals import Arrivals
 from simulator.replica import Flight, Replica
 from traces.errors import InputError
 from traces.metrics import measure

@@ -68,7 +68,8 @@ def test_importing_twice_writes_the_same_bytes(tmp_path: Path, tables: Path) -> 
         (("--device", "tpu"), "error: unknown device 'tpu'; expected one of"),
         (("--dtype", "int8"), "error: --dtype: 'int8'; expected one of bfloat16, float16, float32"),
         (("--tensor-parallel-size", "3"), "error: --tensor-parallel-size: 3 does not divide the 8 query heads"),
-        (("--budget", "0"), "error: --budget: 0.0 seconds; expected more than 0"),
+        (("--budget", "0"), "error: --budget: is 0; expected a time above 0, up to a week: 60, 60s, 2m or 1h"),
+        (("--budget", "soon"), "error: --budget: 'soon' is no duration; expected a time above 0"),
         (("--output", "A6000"), "error: A6000: exists and is something else; expected"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from profiler.device import load_device
 from profiler.grid import Grid, design
 from profiler.kernels import Machine, OpShape
-from profiler.measure import FIRST_REPEATS, measure
+from profiler.measure import FIRST_REPEATS, Measurement
 from profiler.model import load_model
 from profiler.profile import Profile
 from profiler.profile_check import device_of
@@ -53,10 +53,9 @@ class FakeKernels:
 
 def measured(kernels: FakeKernels, budget_s: float = 0.5, device: str = "cpu") -> tuple[Profile, list[float]]:
     shares: list[float] = []
-    profile = measure(
-        kernels, MODEL, load_device(device), SHAPES, budget_s=budget_s, progress=lambda share, _: shares.append(share)
-    )
-    return profile, shares
+    measurement = Measurement(kernels, MODEL, load_device(device))
+    measurement.rounds(kernels, SHAPES, budget_s=budget_s, progress=lambda share, _: shares.append(share))
+    return measurement.profile(), shares
 
 
 def test_every_shape_has_the_median_of_its_times() -> None:

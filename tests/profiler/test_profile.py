@@ -25,7 +25,8 @@ META = {"device": "a100-sxm", "device_name": "an A100", "dtype": "bfloat16", "ti
 
 def table(time_s: list[float]) -> pa.Table:
     rows = len(time_s)
-    shape = {"op": "gemm", "kind": "q_proj", "dtype": "bfloat16", "m": 1024, "n": 4096, "k": 4096}
+    sizes = {"m": [1024 + row for row in range(rows)], "n": 4096, "k": 4096}
+    shape = {"op": "gemm", "kind": "q_proj", "dtype": "bfloat16", **sizes}
     return ops_table(rows, time_s=time_s, spread_s=0.0, count=3, **shape)
 
 

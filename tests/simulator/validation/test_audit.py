@@ -16,8 +16,9 @@ from policies import POLICIES, Policy, Sequence, choose
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.rerun import COMPARED
 from simulator.validation.agreement import IterationErrors, errors_by_kind
-from simulator.validation.audit import COMPARED, AuditColumns, audit, leading, same_batches, write_audit
+from simulator.validation.audit import AuditColumns, audit, leading, same_batches, write_audit
 from traces.run_columns import IterationColumns
 from traces.workload import Workload
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from policies.sequence import Sequence
-from traces.workload import Workload
+
+if TYPE_CHECKING:
+    from traces.workload import Workload
 
 
 class Arrivals:
