@@ -19,6 +19,10 @@ FEWEST_IN_BIN = 25
 FEWEST_COUNTED = 60
 """Rows of which a rank is taken: smaller bins count their neighbours' rows. Of fewer than 99 rows the band of 99 %
 is all that was ever missed."""
+HALF_MIDDLE = 0.6745
+"""Half the range of the middle half of a normal distribution, in standard deviations."""
+SCATTER = np.asarray([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
+"""Middles of the tenths of a normal distribution, in standard deviations."""
 EDGES = "edges_s"
 
 
@@ -38,17 +42,23 @@ class Bands:
     widths: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
 
     @staticmethod
-    def of(measured: Floats, predicted: Floats) -> Bands:
+    def of(measured: Floats, predicted: Floats, spread: Floats | None = None) -> Bands:
         """Return the bands that rows which the fit did not see ask for (split-conformal; Lei et al. 2018).
 
         In each bin of n rows it is the miss of rank ceil((n + 1) coverage) that another row like these exceeds
         at most as often as promised. Rows of another software build are not like these.
+
+        Parameters
+        ----------
+        spread
+            Where ``measured`` are medians and single times are to be held: half the range of the middle half of
+            each row's times, NaN where unknown. They are taken to scatter normally in log time.
         """
         order = np.argsort(predicted, kind="stable")
-        miss = np.abs(np.log(measured / predicted))[order]
+        miss = _misses(measured, predicted, spread)[order]
         bins = int(np.clip(len(miss) // FEWEST_IN_BIN, 1, MOST_BINS))
         inside = np.array_split(np.arange(len(miss)), bins)
-        parts = [np.sort(miss[_window(part, len(miss))]) for part in inside]
+        parts = [np.sort(miss[_window(part, len(miss))].ravel()) for part in inside]
         ends = np.cumsum([len(part) for part in inside])[:-1]
         edges = np.sqrt(predicted[order][ends - 1] * predicted[order][ends])
         widths = {share: tuple(_rounded(_rank(part, share)) for part in parts) for share in COVERAGES}
@@ -70,6 +80,14 @@ class Bands:
         found = {float(share): each for share, each in document.items() if share != EDGES}
         widths = {share: tuple(each) if isinstance(each, list) else (each,) for share, each in sorted(found.items())}
         return Bands(tuple(document.get(EDGES, ())), widths)
+
+
+def _misses(measured: Floats, predicted: Floats, spread: Floats | None) -> Floats:
+    """Return the size of each miss in log time, [rows, single times of each]."""
+    miss = np.log(measured / predicted)[:, None]
+    if spread is not None:
+        miss = miss + np.nan_to_num(spread / measured)[:, None] / HALF_MIDDLE * SCATTER
+    return np.asarray(np.abs(miss), dtype=np.float64)
 
 
 def _window(rows: npt.NDArray[np.int64], count: int) -> slice:

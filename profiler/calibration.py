@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from profiler.bands import Bands
 from profiler.cost_model import CostModel
 from profiler.engine_fit import COSTS, GROUPS, EngineFit
-from profiler.errors import bands, errors
+from profiler.errors import errors
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def calibrate(run: RecordedRun, cost_model: CostModel) -> Calibration:
     calibrated_s = terms @ found + fixed_s
     seen, unseen = run.time_s[~test], run.time_s[test]
     tested = replace(
-        after, rows=len(unseen), errors=errors(unseen, calibrated_s[test]), bands=bands(unseen, calibrated_s[test])
+        after, rows=len(unseen), errors=errors(unseen, calibrated_s[test]), bands=Bands.of(unseen, calibrated_s[test])
     )
     return Calibration(
         before=before,

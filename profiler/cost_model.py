@@ -115,7 +115,7 @@ class CostModel:
         """
         parts = self.breakdown(batch)
         tokens = np.asarray([float(batch.prefill_tokens + batch.decodes)])
-        *_, elementwise, added = (float(part[0]) for part in self._ops[0].linear_parts(tokens))
+        *_, elementwise, added = (self._pace * float(part[0]) for part in self._ops[0].linear_parts(tokens))
         return {**parts, "matrices": parts["linear"] - elementwise - added, "elementwise": elementwise}
 
     def hand_off_time(self, tokens: int) -> float:

@@ -87,7 +87,12 @@ class EngineFit:
 
 
 def fit_engine(
-    parts: Sequence[Mapping[str, float]], batches: Sequence[BatchLike], time_s: Floats, layers: int
+    parts: Sequence[Mapping[str, float]],
+    batches: Sequence[BatchLike],
+    time_s: Floats,
+    layers: int,
+    *,
+    spread_s: Floats | None = None,
 ) -> EngineFit:
     """Fit an engine to measured iterations.
 
@@ -101,6 +106,9 @@ def fit_engine(
         What each iteration ran, and its measured seconds.
     layers
         Of the model that ran.
+    spread_s
+        Half the range of the middle half of each iteration's times, NaN where unknown: ``time_s`` are medians, and
+        bands are to hold single iterations.
     """
     terms = np.asarray([_terms(part, batch) for part, batch in zip(parts, batches, strict=True)])
     predicted = np.empty(len(time_s))
@@ -116,7 +124,7 @@ def fit_engine(
         layers=layers,
         rows=len(time_s),
         errors=errors(time_s, predicted),
-        bands=Bands.of(time_s, predicted),
+        bands=Bands.of(time_s, predicted, spread_s),
     )
 
 

@@ -69,6 +69,10 @@ class Samples:
         """Half the range of the middle half of the times; NaN for a single time."""
         return self._summarised()[2]
 
+    def forget_summary(self) -> None:
+        """Have the summary made anew; only when ``seconds`` were changed and not added to."""
+        self._summary = (0, math.nan, math.nan)
+
     def _summarised(self) -> tuple[int, float, float]:
         """Return how many times there are, their median and their spread; a plan asks often."""
         if self._summary[0] != len(self.seconds):
@@ -175,9 +179,10 @@ class Measurement:
     def correct(self, taken: Mapping[OpShape, Sequence[float]], pace: float) -> None:
         """Divide samples that :meth:`rounds` returned by ``pace``: the machine took so much longer just then."""
         for shape, times in taken.items():
-            seconds = self._samples[shape].seconds
+            known = self._samples[shape]
             for time_s in times:
-                seconds[seconds.index(time_s)] = time_s / pace
+                known.seconds[known.seconds.index(time_s)] = time_s / pace
+            known.forget_summary()
 
     def profile(self) -> Profile:
         """Return the medians of all samples so far as a linted profile.

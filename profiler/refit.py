@@ -129,7 +129,9 @@ def fit_profile(profile: Profile, hardware: Device, progress: Callable[[str], No
     batches = [DesignedBatch(shape) for shape in shapes_of(rows)]
     parts = [cost_model.op_times(batch) for batch in batches]
     time_s = np.asarray([row["time_s"] for row in rows])
-    return replace(fitted, engine=fit_engine(parts, batches, time_s, model.layers))
+    spread_s = np.asarray([row["spread_s"] for row in rows])
+    engine = fit_engine(parts, batches, time_s, model.layers, spread_s=spread_s)
+    return replace(fitted, engine=engine)
 
 
 def hardware_of(profile: Profile, device: Device, *, where: str | PathLike[str]) -> Device:

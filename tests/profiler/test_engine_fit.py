@@ -85,6 +85,25 @@ def test_errors_and_bands_are_those_of_iterations_that_were_not_seen() -> None:
     assert min(costs) >= 0
 
 
+def test_bands_hold_single_iterations_though_the_fit_sees_medians() -> None:
+    parts, batches, time_s = measured(noise=0.0)
+    spread_s = 0.6745 * 0.08 * time_s
+    found = fit_engine(parts, batches, time_s, 32, spread_s=spread_s)
+    assert fit_engine(parts, batches, time_s, 32).band(0.8, 1.0) < 0.005
+    assert found.band(0.9, 1.0) == pytest.approx(1.645 * 0.08, rel=0.1)
+
+
+def test_held_out_errors_are_larger_than_those_of_what_was_seen() -> None:
+    parts, batches, time_s = measured(noise=0.2)
+    few = slice(None, None, len(time_s) // 18 or 1)
+    found = fit_engine(parts[few], batches[few], time_s[few], 32)
+    known = with_engine(found)
+    seen = np.abs(
+        [known.iteration_time(batch) / time - 1 for batch, time in zip(batches[few], time_s[few], strict=True)]
+    )
+    assert found.errors["median"] > np.median(seen)
+
+
 def test_costs_beside_the_ops_go_by_layers() -> None:
     halves = with_engine(ENGINE, replace(PLACED, pipeline_parallel_size=2))
     batch = DesignedBatch(SHAPES[0])
