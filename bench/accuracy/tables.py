@@ -12,7 +12,7 @@ import numpy as np
 from profiler.device import Device, load_device
 from profiler.fit import rows_of, trusted
 from profiler.importers import import_tables
-from profiler.importers.raw_table import SUFFIXES
+from profiler.importers.raw_file import SUFFIXES
 from profiler.importers.recognition import device_of
 from profiler.op import OPS, Op
 from profiler.tile import Floats
