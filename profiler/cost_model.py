@@ -12,12 +12,15 @@ from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
+from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    import pyarrow as pa
 
     from profiler.fitted import FittedDevice
 
@@ -32,10 +35,11 @@ GROUPS = ("linear", "prefill attention", "decode attention", "head", "communicat
 class CostModel:
     """Predicts iterations of one deployment.
 
-    The linear layers run once over all tokens of a batch. Prefill chunks and decodes attend in two
-    launches, one after the other, as FlashAttention-style kernels are best used (one launch over both costs
-    1.3 to 1.5 times its parts on FlashAttention-2). Nothing overlaps: on one stream kernels follow each
-    other.
+    The linear layers run once over all tokens of a batch; where the deployment captures CUDA graphs, over the
+    next captured size. Prefill chunks and decodes attend in two launches, one after the other, as
+    FlashAttention-style kernels are best used (one launch over both costs 1.3 to 1.5 times its parts on
+    FlashAttention-2); in one where ``mixes`` hold measurements of that. Nothing overlaps: on one stream kernels
+    follow each other.
 
     Parameters
     ----------
@@ -45,9 +49,12 @@ class CostModel:
         What was learned about the device; its physics use the deployment's datasheet, so that a fit to
         another device transfers. Where it knows an engine (:class:`profiler.engine_fit.EngineFit`), that
         scales the ops and adds its own costs; else a constant overhead is added.
+    mixes
+        Rows of a profile of an engine that attends to chunks and decodes in one launch (see
+        :class:`profiler.mixed_time.MixedAttention`). None, or too few of the model's heads: two launches.
     """
 
-    def __init__(self, deployment: Deployment, fitted: FittedDevice) -> None:
+    def __init__(self, deployment: Deployment, fitted: FittedDevice, *, mixes: pa.Table | None = None) -> None:
         self.deployment = deployment
         self.fitted = fitted
         model = deployment.spec
@@ -65,6 +72,9 @@ class CostModel:
         self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
+        self._mixed: MixedAttention | None = None
+        if mixes is not None and MixedAttention.known(mixes, deployment):
+            self._mixed = MixedAttention(mixes, deployment, self._prefill, self._decode)
         self._send = self._send_terms()
 
     def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
@@ -76,9 +86,12 @@ class CostModel:
         else:
             linear_s, communication_s, _ = self._beyond(stage, tokens)
             seconds = linear_s + communication_s
-        attention_s = self._decode_s(batch) if batch.decodes else 0.0
-        if batch.chunks:
-            attention_s += self._prefill_s(batch)
+        if self._mixed is not None and batch.chunks and batch.decodes:
+            attention_s = self._mixed_s(batch, self._mixed)
+        else:
+            attention_s = self._decode_s(batch) if batch.decodes else 0.0
+            if batch.chunks:
+                attention_s += self._prefill_s(batch)
         seconds += self._layers[stage] * attention_s + self._engine_s(batch, stage)
         if tables.head_s and batch.outputs:
             seconds += sum(self._head_s(tables, batch.outputs))
@@ -91,6 +104,9 @@ class CostModel:
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
         prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
+        if self._mixed is not None and prefill_s and decode_s:
+            share = self._mixed_s(batch, self._mixed) / (prefill_s + decode_s)
+            prefill_s, decode_s = share * prefill_s, share * decode_s
         parts = (
             linear_s,
             layers * prefill_s,
@@ -223,6 +239,10 @@ class CostModel:
         read = decode_tokens_read(batch, window)
         return self._decode_factor * self._decode.time(batch.decodes, read, min(longest, window))
 
+    def _mixed_s(self, batch: BatchLike, mixed: MixedAttention) -> float:
+        """Return the seconds of one layer."""
+        return mixed.time(batch.chunks, batch.decodes, batch.decode_context_sum, batch.decode_context_max)
+
     def _send_terms(self) -> tuple[float, float]:
         """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""
         deployment, send = self.deployment, self.fitted.ops["send"].coefficients
@@ -240,7 +260,9 @@ def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
     return 0.0 if deployment.hardware.is_cpu else OVERHEAD_S
 
 
-def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | None = None) -> CostModel:
+def load_cost_model(
+    deployment: Deployment, *, profile: str | PathLike[str] | None = None, one_launch: bool = False
+) -> CostModel:
     """Return the cost model of ``deployment``.
 
     Parameters
@@ -248,6 +270,9 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     profile
         A profile folder to fit (seconds; cached by its content). None: the coefficients that ship with the
         package, of the device itself or of its nearest architecture.
+    one_launch
+        Whether the engine attends to chunks and decodes in one launch, as vLLM does: as the profile measured it,
+        where it did.
 
     Raises
     ------
@@ -262,4 +287,5 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     read = read_profile(profile)
     hardware = hardware_of(read, deployment.hardware, where=profile)
     placed = deployment.on(hardware, fused=bool(read.meta["sizes"].get("fused", True)))
-    return CostModel(placed, fit_cached(profile, deployment.hardware))
+    mixes = read.table if one_launch else None
+    return CostModel(placed, fit_cached(profile, deployment.hardware), mixes=mixes)
