@@ -12,6 +12,7 @@ from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
+from profiler.layer import kernels
 from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
@@ -29,6 +30,10 @@ MOST_DECODES = 1024
 OVERHEAD_S = 0.27e-3
 """The engine's overhead, charged once a stage and iteration: the difference between the sum of ops and measured
 decode-only iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has none."""
+GRAPH_GAP_S = 1e-6
+"""From the end of a kernel to the start of the next that depends on it, within a CUDA graph: about a microsecond on
+NVIDIA GPUs. Tables hold the kernels' own times; where a deployment captures graphs this counts instead of
+:data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
@@ -257,6 +262,8 @@ class CostModel:
 def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
     if fitted.overhead_s is not None:
         return fitted.overhead_s
+    if deployment.cudagraph_capture_sizes:
+        return GRAPH_GAP_S * kernels(deployment)
     return 0.0 if deployment.hardware.is_cpu else OVERHEAD_S
 
 

@@ -28,8 +28,6 @@ STEPS = 4
 """Chunk sizes and pasts are rounded to quarters of a doubling: what is interpolated for one is then remembered."""
 
 
-
-
 class MixedAttention:
     """Seconds of one layer's attention over chunks and decodes in one launch, on one GPU.
 

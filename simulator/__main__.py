@@ -143,8 +143,8 @@ def replay_run_command(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="The folder of a published vLLM run: config.json, vllm/meta.json, vllm/requests.jsonl, and where there "
-            "are, vllm/timeseries.csv and validation/summary.txt.",
+            help="The folder of a published vLLM run: config.json, vllm/meta.json, vllm/requests.jsonl, and if "
+            "there are, vllm/timeseries.csv and validation/summary.txt.",
             show_default=False,
         ),
     ],

@@ -127,9 +127,7 @@ def _inner(document: Mapping[str, Any], name: str, where: str | PathLike[str]) -
     return value
 
 
-def read_settings(
-    document: Mapping[str, Any], memory_bytes: float, *, where: str | PathLike[str]
-) -> EngineSettings:
+def read_settings(document: Mapping[str, Any], memory_bytes: float, *, where: str | PathLike[str]) -> EngineSettings:
     """Return the settings that ``meta.json`` gives, with the defaults of vLLM 0.19 on a GPU of ``memory_bytes``.
 
     What vLLM itself resolved counts before what it was told.

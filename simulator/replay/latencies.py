@@ -10,7 +10,7 @@ import numpy as np
 from simulator.replay.published_run import Measured
 from simulator.replay.summary import Key, Summary
 from traces.run_record import RunRecord
-from traces.workload import FloatColumn
+from traces.workload import FloatColumn, IntColumn
 
 FIGURES = {"Mean": None, "Median": 50.0, "P90": 90.0, "P95": 95.0, "P99": 99.0}
 ROUNDING_S = 1e-4
@@ -54,7 +54,7 @@ class Latencies:
         }
 
 
-def _latencies(queued_s: FloatColumn, first_s: FloatColumn, last_s: FloatColumn, outputs: FloatColumn) -> Latencies:
+def _latencies(queued_s: FloatColumn, first_s: FloatColumn, last_s: FloatColumn, outputs: IntColumn) -> Latencies:
     several = outputs > 1
     tpot_s = (last_s[several] - first_s[several]) / (outputs[several] - 1)
     return Latencies(ttft_s=first_s - queued_s, tpot_s=tpot_s, latency_s=last_s - queued_s)

@@ -129,10 +129,19 @@ def _requests(path: Path) -> Measured:
     rows = [_request(line, f"{path}:{number}") for number, line in enumerate(_lines(path), 1) if line.strip()]
     if not rows:
         raise InputError("holds no request", where=path)
-    columns = {name: np.asarray([row[name] for row in rows]) for name in REQUEST_KEYS.values()}
-    order = np.argsort(columns["arrival_s"], kind="stable")
-    kinds = {"prompt_tokens": np.int64, "output_tokens": np.int64}
-    return Measured(**{name: values[order].astype(kinds.get(name, np.float64)) for name, values in columns.items()})
+    order = np.argsort([row["arrival_s"] for row in rows], kind="stable")
+
+    def column(name: str) -> FloatColumn:
+        return np.asarray([row[name] for row in rows], dtype=np.float64)[order]
+
+    return Measured(
+        prompt_tokens=column("prompt_tokens").astype(np.int64),
+        output_tokens=column("output_tokens").astype(np.int64),
+        arrival_s=column("arrival_s"),
+        queued_s=column("queued_s"),
+        first_token_s=column("first_token_s"),
+        last_token_s=column("last_token_s"),
+    )
 
 
 def _request(line: str, where: str) -> dict[str, float]:
@@ -169,7 +178,9 @@ def _seconds(path: Path) -> dict[str, FloatColumn]:
     missing = [name for name in SECONDS_COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"column {missing[0]!r} is missing", where=path, expected=", ".join(SECONDS_COLUMNS))
-    rows = [[_number(row[name], name, path, number) for name in SECONDS_COLUMNS] for number, row in enumerate(reader, 2)]
+    rows = [
+        [_number(row[name], name, path, number) for name in SECONDS_COLUMNS] for number, row in enumerate(reader, 2)
+    ]
     columns = np.asarray(rows, dtype=np.float64).reshape(-1, len(SECONDS_COLUMNS))
     return {name: columns[:, index] for index, name in enumerate(SECONDS_COLUMNS)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from os import PathLike
 
@@ -49,7 +49,9 @@ def _page(replay: Replay) -> Iterator[str]:
     yield from _table(("ms", "real", "simulated", "our error", "published simulator's"), _error_rows(replay))
     if replay.audit is not None:
         yield "<h2>Mean deviation, second by second</h2>\n"
-        series = [(TITLES[one.name], three_digits(one.mean), three_digits(one.deviation)) for one in replay.audit.series]
+        series = [
+            (TITLES[one.name], three_digits(one.mean), three_digits(one.deviation)) for one in replay.audit.series
+        ]
         yield from _table(("", "real, mean", "mean deviation"), series)
     for panel in panels(replay):
         yield figure_html(panel)
@@ -69,7 +71,7 @@ def _error_rows(replay: Replay) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield '<div class="scroll"><table>\n<thead><tr>'
     yield "".join(f"<th>{escape(name)}</th>" for name in head)
     yield "</tr></thead>\n<tbody>\n"

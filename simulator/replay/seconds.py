@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from traces.run_record import RunRecord
 from traces.workload import FloatColumn
@@ -67,7 +68,7 @@ def _simulated(run: RunRecord, at_s: FloatColumn) -> dict[str, FloatColumn]:
     ended = np.searchsorted(iterations.end_s, at_s, side="right")
     held = np.clip(ended, 0, len(iterations.end_s) - 1)
     going = (ended < len(iterations.end_s)) & (ended > 0)
-    state = {
+    state: dict[str, npt.NDArray[np.number]] = {
         "running": iterations.running,
         "waiting": iterations.waiting,
         "kv_cache_pct": 100.0 * iterations.blocks_used / run.meta.kv_blocks,
@@ -78,7 +79,7 @@ def _simulated(run: RunRecord, at_s: FloatColumn) -> dict[str, FloatColumn]:
     return columns
 
 
-def _flow(moments_s: FloatColumn, amounts: FloatColumn, at_s: FloatColumn) -> FloatColumn:
+def _flow(moments_s: FloatColumn, amounts: npt.NDArray[np.integer], at_s: FloatColumn) -> FloatColumn:
     order = np.argsort(moments_s, kind="stable")
     total = np.concatenate([[0.0], np.cumsum(amounts[order])])
     ends = np.searchsorted(moments_s[order], at_s, side="right")

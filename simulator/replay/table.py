@@ -36,7 +36,7 @@ def print_replay(replay: Replay, console: Console) -> None:
 
 def headlines(replay: Replay) -> list[str]:
     """Say what ran, with which settings, and how much was preempted."""
-    meta, settings = replay.run.meta, replay.settings
+    meta, settings, iterations = replay.run.meta, replay.settings, replay.run.iterations
     blocks = "derived from the card's memory" if replay.derived_blocks else "as the run reports"
     return [
         f"{replay.published.model} on {replay.published.hardware}: {len(replay.run.requests)} requests, "
@@ -46,7 +46,7 @@ def headlines(replay: Replay) -> list[str]:
         f"async_scheduling {'on' if settings.async_scheduling else 'off'}, CUDA graphs up to "
         f"{max(settings.cudagraph_capture_sizes, default=0)} tokens",
         f"{meta.kv_blocks:,} KV blocks of {meta.block_size} ({blocks}); "
-        f"{int(replay.run.iterations.preemptions.sum())} preemptions in {len(replay.run.iterations.end_s):,} iterations",
+        f"{int(iterations.preemptions.sum())} preemptions in {len(iterations.end_s):,} iterations",
     ]
 
 
