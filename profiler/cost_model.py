@@ -31,9 +31,9 @@ OVERHEAD_S = 0.27e-3
 """The engine's overhead, charged once a stage and iteration: the difference between the sum of ops and measured
 decode-only iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has none."""
 GRAPH_GAP_S = 1e-6
-"""From the end of a kernel to the start of the next that depends on it, within a CUDA graph: about a microsecond on
-NVIDIA GPUs. Tables hold the kernels' own times; where a deployment captures graphs this counts instead of
-:data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
+"""From the end of a kernel to the start of the next that depends on it, within a CUDA graph: the order of magnitude, a
+microsecond, assumed and not fitted. Tables hold the kernels' own times; where a deployment captures graphs this counts
+instead of :data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
@@ -72,6 +72,7 @@ class CostModel:
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
         self._ops = [StageOps(deployment, fitted, stage, each) for stage, each in enumerate(self._engines)]
         self._stages = self._tables(most_tokens, most_outputs)
+        self._fast = [_Fast(tables, each) for tables, each in zip(self._stages, self._engines, strict=True)]
         self._prefill_factor = engine.factors["prefill attention"]
         self._decode_factor = engine.factors["decode attention"]
         self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
@@ -84,22 +85,25 @@ class CostModel:
 
     def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
         """Return the seconds that ``stage`` is busy with ``batch``."""
-        tables = self._stages[stage]
-        tokens = batch.prefill_tokens + batch.decodes
-        if tokens < len(tables.linear_s):
-            seconds = tables.linear_s[tokens] + tables.communication_s[tokens]
+        tokens, decodes, chunks = batch.prefill_tokens + batch.decodes, batch.decodes, batch.chunks
+        fast, engine = self._fast[stage], self._engines[stage]
+        if tokens < len(fast.token_s):
+            seconds = fast.token_s[tokens]
         else:
             linear_s, communication_s, _ = self._beyond(stage, tokens)
             seconds = linear_s + communication_s
-        if self._mixed is not None and batch.chunks and batch.decodes:
+        if self._mixed is not None and chunks and decodes:
             attention_s = self._mixed_s(batch, self._mixed)
         else:
-            attention_s = self._decode_s(batch) if batch.decodes else 0.0
-            if batch.chunks:
+            attention_s = self._decode_s(batch) if decodes else 0.0
+            if chunks:
                 attention_s += self._prefill_s(batch)
-        seconds += self._layers[stage] * attention_s + self._engine_s(batch, stage)
-        if tables.head_s and batch.outputs:
-            seconds += sum(self._head_s(tables, batch.outputs))
+        own_s = engine.iteration_s if fast.plain else self._engine_s(batch, stage)
+        seconds += self._layers[stage] * attention_s + own_s
+        if fast.output_s and batch.outputs:
+            outputs = batch.outputs
+            known = outputs < len(fast.output_s)
+            seconds += fast.output_s[outputs] if known else sum(self._head_s(self._stages[stage], outputs))
         return self._pace * seconds
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
@@ -237,8 +241,7 @@ class CostModel:
 
     def _decode_s(self, batch: BatchLike) -> float:
         """Return the seconds of one layer."""
-        window = self._window
-        longest = batch.decode_context_max
+        window, longest = self._window, batch.decode_context_max
         if window is None:
             return self._decode_factor * self._decode.time(batch.decodes, batch.decode_context_sum, longest)
         read = decode_tokens_read(batch, window)
@@ -257,6 +260,17 @@ class CostModel:
         else:
             rate = device.internode_bandwidth_bytes_per_s
         return 1e-6 * send["launch"], send["link_bytes"] / rate
+
+
+class _Fast:
+    """What :meth:`CostModel.iteration_time` reads of a stage, added up beforehand."""
+
+    __slots__ = ("output_s", "plain", "token_s")
+
+    def __init__(self, tables: StageTables, engine: EngineFit) -> None:
+        self.token_s = [a + b for a, b in zip(tables.linear_s, tables.communication_s, strict=True)]
+        self.output_s = [a + b for a, b in zip(tables.head_s, tables.gather_s, strict=True)]
+        self.plain = engine.chunk_s == engine.decode_s == 0
 
 
 def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
