@@ -137,11 +137,15 @@ class Policy(ABC):
         done.finished.sort(key=by_rank)
         for sequence in done.finished:
             sequence.finished_s = sequence.last_token_s = now_s
-            self.pool.release(sequence)
-        self.residents -= len(done.finished)
+            self._vacate(sequence)
         if self._cancelled:
             self._drop_cancelled()
         return done
+
+    def _vacate(self, sequence: Sequence) -> None:
+        """Take the seat and the blocks of a sequence that has finished."""
+        self.pool.release(sequence)
+        self.residents -= 1
 
     def cancel(self, sequence: Sequence) -> None:
         """Drop a request: now, or when the batch that it is in comes back."""
@@ -206,13 +210,16 @@ class Policy(ABC):
         is ever the victim. It may be ``sequence`` itself: then the answer is False.
         """
         while self.pool.free < count:
-            candidates = (group.latest, self.decodes.latest, *self.prefilling[-1:])
-            victim = max((candidate for candidate in candidates if candidate is not None), key=by_rank)
+            victim = max((each for each in self._candidates(group) if each is not None), key=by_rank)
             self._preempt(victim)
             if victim is sequence:
                 return False
         self.pool.allocate(sequence, count)
         return True
+
+    def _candidates(self, group: DecodeSet) -> list[Sequence | None]:
+        """Return the last of each kind of resident that may be preempted."""
+        return [group.latest, self.decodes.latest, *self.prefilling[-1:]]
 
     def _preempt(self, sequence: Sequence) -> None:
         """Take a ready resident's KV away; what it has produced so far it will recompute."""
@@ -220,11 +227,15 @@ class Policy(ABC):
             sequence.group.remove(sequence)
         else:
             self.prefilling.remove(sequence)
-        self.pool.release(sequence, returning=True)
+        self._take_back(sequence)
         sequence.restart()
         self.waiting.appendleft(sequence)
         self.residents -= 1
         self._preemptions += 1
+
+    def _take_back(self, sequence: Sequence) -> None:
+        """Take the blocks of a preempted sequence, which will find those again that nobody else got."""
+        self.pool.release(sequence, returning=True)
 
     def _forget(self, sequence: Sequence) -> bool:
         """Take a sequence from among the residents that are ready; False where it is not one of them."""

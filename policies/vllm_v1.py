@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from policies.decode_set import DecodeSet
 from policies.policy import Policy, by_rank
 from policies.prefix_cache import PrefixCachePool
 from policies.sequence import Sequence
@@ -28,12 +29,17 @@ class VLLMV1Settings(Settings):
     scheduler_reserve_full_isl
         Whether a request is admitted only when blocks for its whole prompt are free (vLLM 0.19), though they
         are taken chunk by chunk.
+    async_scheduling
+        Whether each batch is chosen while the one before it runs (vLLM 0.19's default): what arrives or
+        finishes then counts for the batch after. With pipeline parallelism it makes no difference, since as
+        many batches are in flight as there are stages in either case.
     """
 
     max_num_batched_tokens: int = 2048
     long_prefill_token_threshold: int | None = None
     enable_prefix_caching: bool = True
     scheduler_reserve_full_isl: bool = True
+    async_scheduling: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +60,12 @@ class VLLMV1(Policy):
 
     Source: vllm-project/vllm, the scheduler of the v1 core. The rank of a sequence is its place in the order
     of admission.
+
+    With asynchronous scheduling the real engine chooses a batch when the one before it starts. It knows by
+    then which tokens that one computes, and by their number which outputs end with it, but neither what
+    arrives meanwhile, nor may it take the seats and blocks of what ends. The same batches come out if it is
+    chosen when the one before it ends, from what was known at its start: so ``schedule`` here is asked as ever,
+    and looks away from arrivals and free seats that are younger.
     """
 
     name = "vllm-v1"
@@ -63,9 +75,73 @@ class VLLMV1(Policy):
     def __init__(self, settings: VLLMV1Settings, memory: KVMemory, *, stages: int = 1) -> None:
         super().__init__(settings, memory, stages=stages)
         self._admissions = 0
+        self._ahead = settings.async_scheduling and stages == 1
+        self._idle = True
+        self._unseen: list[Sequence] = []
+        self._leaving: list[Sequence] = []
 
     def _new_pool(self) -> PrefixCachePool:
         return PrefixCachePool(self.memory, enabled=self.settings.enable_prefix_caching)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request waits or is resident."""
+        return bool(self.waiting or self._unseen or self.residents > len(self._leaving))
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a request that has just arrived; one that arrives while a batch runs is first seen after the next."""
+        super().add(sequence)
+        if self._ahead and not self._idle:
+            self._unseen.append(self.waiting.pop())
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drop a request: now, or when the batch that it is in comes back."""
+        if sequence in self._unseen:
+            self._unseen.remove(sequence)
+        else:
+            super().cancel(sequence)
+
+    def schedule(self, now_s: float) -> Batch | None:
+        """Return the next batch, or None where there is nothing to run or no stage is free."""
+        if not self._ahead or self.in_flight:
+            return super().schedule(now_s)
+        batch = super().schedule(now_s)
+        if self._catch_up() and batch is None:
+            batch = super().schedule(now_s)
+        self._idle = batch is None
+        return batch
+
+    def _catch_up(self) -> bool:
+        """See what came and what went while the last batch ran; False where nothing did."""
+        news = bool(self._unseen or self._leaving)
+        self.waiting.extend(self._unseen)
+        self._unseen.clear()
+        for sequence in self._leaving:
+            super()._vacate(sequence)
+        self._leaving.clear()
+        return news
+
+    def _vacate(self, sequence: Sequence) -> None:
+        if self._ahead:
+            self._leaving.append(sequence)
+        else:
+            super()._vacate(sequence)
+
+    def _candidates(self, group: DecodeSet) -> list[Sequence | None]:
+        return [*super()._candidates(group), max(self._leaving, key=by_rank, default=None)]
+
+    def _preempt(self, sequence: Sequence) -> None:
+        if sequence in self._leaving:
+            self._leaving.remove(sequence)
+            super()._vacate(sequence)
+            self._preemptions += 1
+        else:
+            super()._preempt(sequence)
+
+    def _take_back(self, sequence: Sequence) -> None:
+        if self._ahead and sequence.computed > sequence.target:
+            sequence.computed -= 1  # the batch that computed its last token was still running
+        super()._take_back(sequence)
 
     def _fill(self, batch: Batch) -> None:
         preemptions = self._preemptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from math import exp, sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
-from profiler.layer import layer_matrices
+from profiler.layer import kernels, layer_matrices
+from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    import pyarrow as pa
 
     from profiler.fitted import FittedDevice
 
@@ -27,16 +31,21 @@ MOST_DECODES = 1024
 OVERHEAD_S = 0.27e-3
 """The engine's overhead, charged once a stage and iteration: the difference between the sum of ops and measured
 decode-only iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has none."""
+GRAPH_GAP_S = 1e-6
+"""From the end of a kernel to the start of the next that depends on it, within a CUDA graph: the order of magnitude, a
+microsecond, assumed and not fitted. Tables hold the kernels' own times; where a deployment captures graphs this counts
+instead of :data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
 class CostModel:
     """Predicts iterations of one deployment.
 
-    The linear layers run once over all tokens of a batch. Prefill chunks and decodes attend in two
-    launches, one after the other, as FlashAttention-style kernels are best used (one launch over both costs
-    1.3 to 1.5 times its parts on FlashAttention-2). Nothing overlaps: on one stream kernels follow each
-    other.
+    The linear layers run once over all tokens of a batch; where the deployment captures CUDA graphs, over the
+    next captured size. Prefill chunks and decodes attend in two launches, one after the other, as
+    FlashAttention-style kernels are best used (one launch over both costs 1.3 to 1.5 times its parts on
+    FlashAttention-2); in one where ``mixes`` hold measurements of that. Nothing overlaps: on one stream kernels
+    follow each other.
 
     Parameters
     ----------
@@ -46,9 +55,12 @@ class CostModel:
         What was learned about the device; its physics use the deployment's datasheet, so that a fit to
         another device transfers. Where it knows an engine (:class:`profiler.engine_fit.EngineFit`), that
         scales the ops and adds its own costs; else a constant overhead is added.
+    mixes
+        Rows of a profile of an engine that attends to chunks and decodes in one launch (see
+        :class:`profiler.mixed_time.MixedAttention`). None, or too few of the model's heads: two launches.
     """
 
-    def __init__(self, deployment: Deployment, fitted: FittedDevice) -> None:
+    def __init__(self, deployment: Deployment, fitted: FittedDevice, *, mixes: pa.Table | None = None) -> None:
         self.deployment = deployment
         self.fitted = fitted
         model = deployment.spec
@@ -61,28 +73,38 @@ class CostModel:
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
         self._ops = [StageOps(deployment, fitted, stage, each) for stage, each in enumerate(self._engines)]
         self._stages = self._tables(most_tokens, most_outputs)
+        self._fast = [_Fast(tables, each) for tables, each in zip(self._stages, self._engines, strict=True)]
         self._prefill_factor = engine.factors["prefill attention"]
         self._decode_factor = engine.factors["decode attention"]
         self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
+        self._mixed: MixedAttention | None = None
+        if mixes is not None and MixedAttention.known(mixes, deployment):
+            self._mixed = MixedAttention(mixes, deployment, self._prefill, self._decode)
         self._send = self._send_terms()
 
     def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
         """Return the seconds that ``stage`` is busy with ``batch``."""
-        tables = self._stages[stage]
-        tokens = batch.prefill_tokens + batch.decodes
-        if tokens < len(tables.linear_s):
-            seconds = tables.linear_s[tokens] + tables.communication_s[tokens]
+        tokens, decodes, chunks = batch.prefill_tokens + batch.decodes, batch.decodes, batch.chunks
+        fast, engine = self._fast[stage], self._engines[stage]
+        if tokens < len(fast.token_s):
+            seconds = fast.token_s[tokens]
         else:
             linear_s, communication_s, _ = self._beyond(stage, tokens)
             seconds = linear_s + communication_s
-        attention_s = self._decode_s(batch) if batch.decodes else 0.0
-        if batch.chunks:
-            attention_s += self._prefill_s(batch)
-        seconds += self._layers[stage] * attention_s + self._engine_s(batch, stage)
-        if tables.head_s and batch.outputs:
-            seconds += sum(self._head_s(tables, batch.outputs))
+        if self._mixed is not None and chunks and decodes:
+            attention_s = self._mixed_s(batch, self._mixed)
+        else:
+            attention_s = self._decode_s(batch) if decodes else 0.0
+            if chunks:
+                attention_s += self._prefill_s(batch)
+        own_s = engine.iteration_s if fast.plain else self._engine_s(batch, stage)
+        seconds += self._layers[stage] * attention_s + own_s
+        if fast.output_s and batch.outputs:
+            outputs = batch.outputs
+            known = outputs < len(fast.output_s)
+            seconds += fast.output_s[outputs] if known else sum(self._head_s(self._stages[stage], outputs))
         return self._pace * seconds
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
@@ -92,6 +114,9 @@ class CostModel:
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
         prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
+        if self._mixed is not None and prefill_s and decode_s:
+            share = self._mixed_s(batch, self._mixed) / (prefill_s + decode_s)
+            prefill_s, decode_s = share * prefill_s, share * decode_s
         parts = (
             linear_s,
             layers * prefill_s,
@@ -222,12 +247,15 @@ class CostModel:
 
     def _decode_s(self, batch: BatchLike) -> float:
         """Return the seconds of one layer."""
-        window = self._window
-        longest = batch.decode_context_max
+        window, longest = self._window, batch.decode_context_max
         if window is None:
             return self._decode_factor * self._decode.time(batch.decodes, batch.decode_context_sum, longest)
         read = decode_tokens_read(batch, window)
         return self._decode_factor * self._decode.time(batch.decodes, read, min(longest, window))
+
+    def _mixed_s(self, batch: BatchLike, mixed: MixedAttention) -> float:
+        """Return the seconds of one layer."""
+        return mixed.time(batch.chunks, batch.decodes, batch.decode_context_sum, batch.decode_context_max)
 
     def _send_terms(self) -> tuple[float, float]:
         """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""
@@ -240,13 +268,28 @@ class CostModel:
         return 1e-6 * send["launch"], send["link_bytes"] / rate
 
 
+class _Fast:
+    """What :meth:`CostModel.iteration_time` reads of a stage, added up beforehand."""
+
+    __slots__ = ("output_s", "plain", "token_s")
+
+    def __init__(self, tables: StageTables, engine: EngineFit) -> None:
+        self.token_s = [a + b for a, b in zip(tables.linear_s, tables.communication_s, strict=True)]
+        self.output_s = [a + b for a, b in zip(tables.head_s, tables.gather_s, strict=True)]
+        self.plain = engine.chunk_s == engine.decode_s == 0
+
+
 def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
     if fitted.overhead_s is not None:
         return fitted.overhead_s
+    if deployment.cudagraph_capture_sizes:
+        return GRAPH_GAP_S * kernels(deployment)
     return 0.0 if deployment.hardware.is_cpu else OVERHEAD_S
 
 
-def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | None = None) -> CostModel:
+def load_cost_model(
+    deployment: Deployment, *, profile: str | PathLike[str] | None = None, one_launch: bool = False
+) -> CostModel:
     """Return the cost model of ``deployment``.
 
     Parameters
@@ -255,6 +298,9 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
         A profile folder to fit (seconds; cached by its content), or a JSON file that ``profiler fit`` or ``profiler
         calibrate`` wrote. None: the coefficients that ship with the
         package, of the device itself or of its nearest architecture.
+    one_launch
+        Whether the engine attends to chunks and decodes in one launch, as vLLM does: as the profile measured it,
+        where it did.
 
     Raises
     ------
@@ -263,6 +309,9 @@ def load_cost_model(deployment: Deployment, *, profile: str | PathLike[str] | No
     """
     if profile is None:
         return CostModel(deployment, load_fitted(deployment.hardware))
+    from profiler.profile import read_profile
     from profiler.refit import placed_fit
 
-    return CostModel(*placed_fit(profile, deployment))
+    placed, fitted = placed_fit(profile, deployment)
+    mixes = read_profile(profile).table if one_launch and Path(profile).is_dir() else None
+    return CostModel(placed, fitted, mixes=mixes)

@@ -46,6 +46,9 @@ class Deployment:
         Tokens sampled at once in the largest batch: sizes the logits.
     dtype
         Of weights, activations and KV; None: the model's.
+    cudagraph_capture_sizes
+        Tokens of a batch, ascending, for which the engine captures CUDA graphs: it pads smaller batches to the
+        next of them. Empty: it pads none.
     """
 
     model: str | Model
@@ -58,6 +61,7 @@ class Deployment:
     max_num_batched_tokens: int = 8192
     max_num_seqs: int = 256
     dtype: str | None = None
+    cudagraph_capture_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (
@@ -77,6 +81,10 @@ class Deployment:
             raise InputError(
                 f"dtype is {self.dtype!r}", where="deployment", expected=f"one of {', '.join(DTYPE_BYTES)}"
             )
+        sizes = tuple(self.cudagraph_capture_sizes)
+        if sizes != tuple(sorted(set(sizes))) or any(size < 1 for size in sizes):
+            what = f"cudagraph_capture_sizes are {list(sizes)}"
+            raise InputError(what, where="deployment", expected="different integers >= 1, ascending")
         if self.tensor_parallel_size > GPUS_PER_NODE:
             what = f"tensor_parallel_size is {self.tensor_parallel_size}"
             raise InputError(what, where="deployment", expected=f"at most {GPUS_PER_NODE}, the GPUs of a node")
@@ -89,7 +97,10 @@ class Deployment:
 
     def to_json(self) -> dict[str, Any]:
         """Return the keys of the JSON file."""
-        return asdict(self)
+        document = asdict(self)
+        if not self.cudagraph_capture_sizes:
+            del document["cudagraph_capture_sizes"]
+        return document
 
     @cached_property
     def spec(self) -> Model:

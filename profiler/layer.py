@@ -89,3 +89,10 @@ def sampler_sweep(deployment: Deployment) -> Sweep:
     """Return sampling over the logits; how often it passes over them is in the efficiency of its kind."""
     logits_bytes = float(deployment.spec.vocab * deployment.spec.dtype_bytes)
     return Sweep(bytes_per_row=(("sampler", logits_bytes),), count=1)
+
+
+def kernels(deployment: Deployment) -> int:
+    """Return the launches of an iteration on the first stage: matrices, elementwise work, attention, communication."""
+    matrices = sum(matrix.count for matrix in layer_matrices(deployment, 0))
+    sweeps = sum(sweep.count for sweep in layer_sweeps(deployment, 0))
+    return matrices + sweeps + deployment.stage_layers[0] + layer_all_reduces(deployment, 0)

@@ -62,7 +62,7 @@ class StageOps:
     def tables(self, most_tokens: int, most_outputs: int) -> StageTables:
         """Return the tables for 0 .. ``most_tokens`` tokens and 0 .. ``most_outputs`` sampled tokens."""
         tokens, outputs = np.arange(most_tokens + 1.0), np.arange(most_outputs + 1.0)
-        parts = self.linear_parts(tokens)
+        parts = self._padded(self.linear_parts(tokens))
         last = self._stage == self._deployment.pipeline_parallel_size - 1
         return StageTables(
             linear_s=np.sum(parts, axis=0).tolist(),
@@ -71,6 +71,16 @@ class StageOps:
             head_s=self.head(outputs).tolist() if last else [],
             gather_s=self.gather(outputs).tolist() if last else [],
         )
+
+    def _padded(self, parts: list[Floats]) -> list[Floats]:
+        """Return what runs by tokens where each batch is padded to the next captured CUDA graph."""
+        sizes = np.asarray(self._deployment.cudagraph_capture_sizes)
+        if not len(sizes):
+            return parts
+        runs = np.arange(len(parts[0]))
+        inside = (runs > 0) & (runs <= sizes[-1])
+        runs[inside] = sizes[np.searchsorted(sizes, runs[inside])]
+        return [part[np.minimum(runs, len(part) - 1)] for part in parts]
 
     def linear_parts(self, tokens: Floats) -> list[Floats]:
         """Return the seconds of each matrix, of all elementwise ops and what the engine adds, [tokens] each."""

@@ -137,6 +137,57 @@ def report_command(
     report(runs, output, goodput, as_json=json)
 
 
+@app.command("replay-run", no_args_is_help=True)
+def replay_run_command(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="The folder of a published vLLM run: config.json, vllm/meta.json, vllm/requests.jsonl, and if "
+            "there are, vllm/timeseries.csv and validation/summary.txt.",
+            show_default=False,
+        ),
+    ],
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            help="Measurements of the run's GPU: a folder written by `python -m profiler`, or tables that "
+            "`python -m profiler import` takes. Default: the shipped ones.",
+            rich_help_panel=options.HARDWARE,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", "-d", help="Instead of the one the run names.", rich_help_panel=options.HARDWARE),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A preset or a Hugging Face config.json, instead of the one the run names.",
+            rich_help_panel=options.HARDWARE,
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/replay-run"),
+    json: options.Json = False,
+) -> None:
+    """Simulate what a REAL engine served, with its own settings, and print how far off the simulation is.
+
+    The same requests at the same moments, policy vllm-v1, the cost model of the same GPU. Prints the errors of
+    TTFT, TPOT and latency beside those of the simulator that the run was published with, and how far the engine's
+    state deviates second by second; writes a run record, replay.json and an HTML report.
+
+    Example: python -m simulator replay-run runs/vllm019/RTX4090/Llama-3.1-8B --profile profiles/RTX4090
+    """
+    from simulator.replay.session import replay_run
+
+    replay_run(run, output, profile=profile, device=device, model=model, as_json=json)
+
+
 def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:
     from simulator.session import Request, compare
 

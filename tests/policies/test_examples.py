@@ -140,6 +140,30 @@ def test_vllm_v1_serves_all_in_order_of_admission_from_one_budget() -> None:
     ]
 
 
+def test_vllm_v1_ahead_sees_arrivals_and_free_seats_one_batch_later() -> None:
+    """C comes while the first batch runs, when the second is chosen already. With two seats it waits for B's, whose
+    last token comes out with the second batch, when the third is chosen already.
+    """
+    one_by_one = ["prefill A[0:4] B[0:6]", "decode A B prefill C[0:3]", "decode A C"]
+    assert batches("vllm-v1", A, B, C) == one_by_one
+    late = Request(2, arrival_s=0.5, prompt_tokens=3, output_tokens=2)
+    ahead = ["prefill A[0:4] B[0:6]", "decode A B", "decode A prefill C[0:3]", "decode C"]
+    assert batches("vllm-v1", A, B, late, async_scheduling=True) == ahead
+    seats = ["prefill A[0:4] B[0:6]", "decode A B", "decode A", "prefill C[0:3]", "decode C"]
+    assert batches("vllm-v1", A, B, late, max_num_seqs=2, async_scheduling=True) == seats
+
+
+def test_vllm_v1_ahead_takes_the_blocks_of_one_that_is_ending_rather_than_preempt() -> None:
+    """B's only token comes out with the first batch; its block is still held when A needs a third."""
+    a = Request(0, arrival_s=0.0, prompt_tokens=8, output_tokens=2)
+    b = Request(1, arrival_s=0.0, prompt_tokens=4, output_tokens=1)
+    assert batches("vllm-v1", a, b, blocks=3, async_scheduling=True) == ["prefill A[0:8] B[0:4]", "decode A"]
+
+
+def test_vllm_v1_ahead_serves_at_once_what_arrives_while_nothing_runs() -> None:
+    assert batches("vllm-v1", C, async_scheduling=True) == ["prefill C[0:3]", "decode C"]
+
+
 def test_vllm_v1_finds_a_common_beginning_again() -> None:
     """A and B share their first block of 4 tokens, of C's prompt at least one token is left to run."""
     a = Request(0, 0.0, prompt_tokens=6, output_tokens=2, block_hashes=(11,))

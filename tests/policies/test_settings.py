@@ -27,6 +27,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "long_prefill_token_threshold": None,
         "enable_prefix_caching": True,
         "scheduler_reserve_full_isl": True,
+        "async_scheduling": False,
     },
 }
 

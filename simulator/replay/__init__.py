@@ -1,0 +1,1 @@
+"""Published runs of real engines, simulated again from the same requests and settings."""

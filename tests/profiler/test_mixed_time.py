@@ -1,0 +1,83 @@
+"""Attention of chunks and decodes in one launch, from measured mixes; and batches padded to captured graphs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from profiler.aggregates import Aggregates, Slice
+from profiler.cost_model import CostModel, load_cost_model
+from profiler.deployment import Deployment
+from profiler.mixed_time import FEWEST_ROWS, MixedAttention
+from profiler.profile import ops_table
+from traces.errors import InputError
+
+DEPLOYMENT = Deployment(model="llama-3.1-8b", device="a100-sxm")
+FACTOR = 1.5
+
+
+def mixes(model: CostModel, *, heads: int = 32) -> object:
+    """Mixes that take :data:`FACTOR` times their parts apart, on a grid of doublings."""
+    chunk, past, decodes, context = (
+        axis.ravel()
+        for axis in np.meshgrid([16, 128, 1024], [0, 16, 256, 2048], [1, 8, 64], [16, 64, 256, 1024, 4096, 8192])
+    )
+    time_s = [
+        FACTOR * (model._prefill.time([Slice(int(c), int(p))]) + model._decode.time(int(n), float(n * k), float(k)))
+        for c, p, n, k in zip(chunk, past, decodes, context, strict=True)
+    ]
+    return ops_table(
+        len(chunk),
+        op="mixed_attention",
+        kind="vllm",
+        dtype="bfloat16",
+        sequences=1,
+        query_tokens=chunk,
+        past_tokens=past,
+        heads=heads,
+        kv_heads=8,
+        head_dim=128,
+        decodes=decodes,
+        decode_context=context,
+        time_s=np.asarray(time_s),
+    )
+
+
+def test_a_mix_takes_what_mixes_were_measured_to_take_over_their_parts() -> None:
+    apart = load_cost_model(DEPLOYMENT)
+    together = CostModel(DEPLOYMENT, apart.fitted, mixes=mixes(apart))
+    batch = Aggregates.of(512, past=300, decodes=20, context=900)
+    one, two = together.breakdown(batch), apart.breakdown(batch)
+    for name in ("prefill attention", "decode attention"):
+        assert one[name] == pytest.approx(FACTOR * two[name], rel=0.03)
+    assert sum(one.values()) == pytest.approx(together.iteration_time(batch))
+    for alone in (Aggregates.of(512), Aggregates.of(decodes=20, context=900)):
+        assert together.iteration_time(alone) == apart.iteration_time(alone)
+
+
+def test_mixes_of_other_heads_or_too_few_are_not_used() -> None:
+    apart = load_cost_model(DEPLOYMENT)
+    assert not MixedAttention.known(mixes(apart, heads=16), DEPLOYMENT)
+    few = mixes(apart).slice(0, FEWEST_ROWS - 1)  # type: ignore[attr-defined]
+    assert not MixedAttention.known(few, DEPLOYMENT)
+    batch = Aggregates.of(512, decodes=20, context=900)
+    assert CostModel(DEPLOYMENT, apart.fitted, mixes=few).iteration_time(batch) == apart.iteration_time(batch)
+
+
+def test_a_batch_is_padded_to_the_next_captured_graph_and_beyond_them_not_at_all() -> None:
+    padded = load_cost_model(replace(DEPLOYMENT, cudagraph_capture_sizes=(1, 8, 64)))
+
+    def linear_s(tokens: int) -> float:
+        return padded.breakdown(Aggregates.of(decodes=tokens, context=100))["linear"]
+
+    assert linear_s(9) == linear_s(40) == linear_s(64)
+    assert linear_s(2) == linear_s(8) < linear_s(64) < linear_s(200)
+    assert linear_s(200) == load_cost_model(DEPLOYMENT).breakdown(Aggregates.of(decodes=200, context=100))["linear"]
+
+
+def test_captured_sizes_must_ascend() -> None:
+    with pytest.raises(InputError, match="ascending"):
+        replace(DEPLOYMENT, cudagraph_capture_sizes=(8, 4))
+    assert "cudagraph_capture_sizes" not in DEPLOYMENT.to_json()
