@@ -124,7 +124,7 @@ def fit_profile(profile: Profile, hardware: Device, progress: Callable[[str], No
     if len(rows) < FEWEST_ITERATIONS:
         return fitted
     model = from_mapping(Model, profile.meta["sizes"], where="profile.json, sizes")
-    placed = Deployment(model=replace(model, dtype=profile.meta["dtype"]), device=hardware.name)
+    placed = Deployment(model=model, dtype=profile.meta["dtype"], device=hardware.name)
     cost_model = CostModel(placed.on(hardware, fused=model.fused), complete(fitted, hardware))
     batches = [DesignedBatch(shape) for shape in shapes_of(rows)]
     parts = [cost_model.op_times(batch) for batch in batches]
