@@ -167,3 +167,8 @@ def features(shape: Shape, device: Device) -> Floats:
     kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape)]
     kinds.append(layout.kv_bytes < START[NAMES.index("cache_share")] * device.l2_bytes)
     return np.stack([*logarithms, *(np.asarray(kind, dtype=np.float64) for kind in kinds)], axis=1)
+
+
+def plane(shape: Shape) -> Floats:
+    """Return where each row lies on its layout's surface, [rows, 2]: doublings of sequences and context."""
+    return np.log2(np.stack([shape["sequences"], shape["past_tokens"] + 1], axis=1))

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 UNSPLIT = 0.5
 """Share from which on a kernel counts as one that leaves a context to one thread block."""
+FEWEST_ROWS = 6
+"""A layout that was profiled at fewer different numbers of decodes gets the rows of the physics."""
 
 
 class DecodeAttention:
     """Seconds of one layer's decode attention on one GPU.
 
     The sum of contexts counts as if all were equal: their time is a launch and the KV bytes, times a factor
-    from a grid of decodes and mean contexts. A context much longer than the others can end after
-    them. While all thread blocks start at once, kernels that split contexts hide it, and those that do not
-    take at least as long as it takes alone. Where blocks queue, it starts at any moment; what it then adds
-    is expected: a^2 / 2t for a block of a seconds among t of the others. Such a block reads at twice a
-    multiprocessor's share of the memory bandwidth, which fits the tables of unequal contexts of two GPUs
-    best (RTX 4090, RTX PRO 6000).
+    from a grid of decodes and mean contexts. Where the head layout was profiled, the grid's rows are the decodes
+    that it was profiled at: thread blocks of unequal contexts end at different times and make room for the next, so
+    that between two of them there are no waves to step over. No launch takes less than its longest context alone,
+    which a kernel that splits contexts spreads over all multiprocessors while there are more of them than blocks;
+    else one thread block reads it, at twice a multiprocessor's share of the memory bandwidth (RTX 4090: 16 GB/s).
     """
 
     STREAM_SHARE = 2.0
@@ -37,10 +38,10 @@ class DecodeAttention:
         self._heads = Heads(deployment)
         token_bytes = 2 * self._heads.width * self._heads.element_bytes
         self._token_s = token_bytes * self._heads.kv_heads / self._device.memory_bandwidth_bytes_per_s
-        self._stream_s = token_bytes * self._sms / (self.STREAM_SHARE * self._device.memory_bandwidth_bytes_per_s)
         whole = self._heads.heads == self._heads.kv_heads
+        self._stream_s = token_bytes * self._sms / (self.STREAM_SHARE * self._device.memory_bandwidth_bytes_per_s)
         self._unsplit = whole and op.coefficients["unsplit"] > UNSPLIT
-        rows = grid_rows(most_decodes)
+        rows = self._rows(most_decodes)
         seconds = self._seconds(rows)
         self._launch_s = float(seconds[0, 0])
         even = self._launch_s + self._token_s * np.outer(rows, grid_contexts())
@@ -51,14 +52,21 @@ class DecodeAttention:
         mean = context_sum / decodes if context_sum > decodes else 1.0
         seconds = (self._launch_s + self._token_s * context_sum) * self._factors.at(decodes, mean)
         if context_max > mean + mean:
-            seconds += self._tail(seconds, context_max, decodes * self._heads.kv_heads)
+            return max(seconds, self._longest(context_max, decodes * self._heads.kv_heads))
         return seconds
 
-    def _tail(self, seconds: float, context_max: float, blocks: int) -> float:
-        if blocks <= self._sms:
-            return max(0.0, self.time(1, context_max, context_max) - seconds) if self._unsplit else 0.0
-        alone = self._stream_s * context_max
-        return alone - seconds / 2 if alone >= seconds else alone * alone / (2 * seconds)
+    def _longest(self, context: float, blocks: int) -> float:
+        """Return seconds for the longest context alone; none where it is split."""
+        if blocks > self._sms:
+            return self._stream_s * context
+        return self.time(1, context, context) if self._unsplit else 0.0
+
+    def _rows(self, most_decodes: int) -> list[int]:
+        profiled = self._op.profiled(self._heads.columns(1) | {"sequences": np.ones(1), "past_tokens": np.zeros(1)})
+        rows = sorted({round(2**each) for each in profiled[:, 0]}) if profiled is not None else []
+        if len(rows) < FEWEST_ROWS:
+            return grid_rows(most_decodes)
+        return [row for row in rows if row < most_decodes] + [most_decodes]
 
     def _seconds(self, rows: list[int]) -> Floats:
         """Return the predictions of equal contexts, [rows, contexts of the grid]."""

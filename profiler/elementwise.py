@@ -36,9 +36,8 @@ def with_absent(coefficients: Mapping[str, float]) -> dict[str, float]:
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds: a launch, then the bytes at the memory bandwidth, by kind."""
     seconds = np.asarray(shape["size_bytes"], float) / device.memory_bandwidth_bytes_per_s
-    names, which = np.unique(shape["kind"], return_inverse=True)
-    kinds = np.asarray([kind_of(name) for name in names])[which]
-    columns = [np.full_like(seconds, 1e-6)] + [np.where(kinds == kind, seconds, 0.0) for kind in KINDS]
+    kinds = lines(shape)
+    columns = [np.full_like(seconds, 1e-6)] + [np.where(kinds == kind, seconds, 0.0) for kind in range(len(KINDS))]
     return np.stack(columns, axis=1)
 
 
@@ -47,6 +46,12 @@ def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> 
     return np.asarray(terms(shape, device) @ [coefficients[name] for name in NAMES], dtype=np.float64)
 
 
-def groups(shape: Shape) -> Floats:
-    """Return one number a size: rows of one size are held out together."""
+def sizes(shape: Shape) -> Floats:
+    """Return the bytes moved: rows of one size are held out together, and a kind's curve runs along them."""
     return np.asarray(shape["size_bytes"], dtype=np.float64)
+
+
+def lines(shape: Shape) -> Floats:
+    """Return one number a kind, its place in :data:`KINDS`: each has a curve over the sizes of its own."""
+    names, which = np.unique(shape["kind"], return_inverse=True)
+    return np.asarray([KINDS.index(kind_of(name)) for name in names], dtype=np.float64)[which]

@@ -18,6 +18,7 @@ from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
 from profiler.model import DTYPE_BYTES
 from profiler.op import DECODE_ATTENTION, GEMM, OPS, PREFILL_ATTENTION, Op, Shape
 from profiler.physics_fit import fit_physics
+from profiler.surface import fit_surfaces
 from profiler.tile import Floats
 from traces.errors import InputError
 
@@ -102,7 +103,7 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     misses, with_residual = _unseen(op, shape, time_s, device, out)
     fitted = fit_rows(op, shape, time_s, device, with_residual=with_residual)
     kinds = {name: misses}
-    if op.axis is not None:
+    if op.axis is not None or op.plane is not None:
         kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)
     kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
     misses_of = {kind: errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
@@ -152,11 +153,13 @@ def fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_resid
     if with_residual and op.features is not None:
         residual = fit_residual(op.features(shape, device), log_ratio, op.groups(shape))
     fitted = FittedOp(name=op.name, coefficients=coefficients, residual=residual)
+    left = log_ratio - fitted.correction(shape, device)
+    if op.plane is not None:
+        return replace(fitted, surfaces=fit_surfaces(op.groups(shape), op.plane(shape), left))
     if op.axis is None:
         return fitted
-    left = log_ratio - fitted.correction(shape, device)
     layers = _layers(op, shape)
-    curves = fit_curves(op.groups(shape)[layers], op.axis(shape)[layers], left[layers])
+    curves = fit_curves(op.curve_of(shape)[layers], op.axis(shape)[layers], left[layers])
     return replace(fitted, curves=curves)
 
 
@@ -199,17 +202,24 @@ def _unseen(
 def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual: bool) -> tuple[Floats, Floats]:
     """Return measured and predicted times of every other point of each profiled shape, from a fit to the rest."""
     layers = _layers(op, shape)
-    if op.axis is None or not layers.any():
+    if not layers.any():
         return np.zeros(0), np.zeros(0)
-    groups, axis = op.groups(shape), op.axis(shape)
-    rank = np.zeros(len(time_s), dtype=np.int64)
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
-    out = (rank % 2 == 1) & layers
+    out = every_other(op, shape) & layers
     fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
-    out &= np.isin(groups, list(fitted.curves.points if fitted.curves is not None else ()))
+    known = [each.points for each in (fitted.curves, fitted.surfaces) if each is not None]
+    out &= np.isin(op.curve_of(shape), list(known[0]) if known else [])
     return time_s[out], fitted.predict(_take(shape, out), device)
+
+
+def every_other(op: Op, shape: Shape) -> npt.NDArray[np.bool_]:
+    """Return every second point of each curve or surface, [rows]."""
+    lines = op.curve_of(shape)
+    columns = op.plane(shape).T if op.plane is not None else [op.axis(shape)] if op.axis is not None else []
+    order = np.lexsort([*columns[::-1], lines])
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    first = {line: place[lines == line].min() for line in np.unique(lines)}
+    return np.asarray([(here - first[line]) % 2 == 1 for here, line in zip(place, lines, strict=True)])
 
 
 def _take(shape: Shape, rows: Any) -> dict[str, Any]:

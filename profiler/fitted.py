@@ -13,6 +13,7 @@ from profiler.bands import Bands
 from profiler.engine_fit import EngineFit
 from profiler.op import OPS, Shape
 from profiler.residual import LARGEST_CORRECTION, Curves, Residual, residual_from_json
+from profiler.surface import Surfaces
 from profiler.tile import Floats
 from traces.errors import InputError
 from traces.files import read_json, whole_file
@@ -35,7 +36,7 @@ class FittedOp:
         A key of :data:`profiler.op.OPS`.
     coefficients
         What the op's physics takes.
-    residual, curves
+    residual, curves, surfaces
         Corrections to the physics, for any shape and for the shapes that were profiled.
     rows
         Measurements it was fitted to.
@@ -50,6 +51,7 @@ class FittedOp:
     coefficients: Mapping[str, float]
     residual: Residual | None = None
     curves: Curves | None = None
+    surfaces: Surfaces | None = None
     rows: int = 0
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bands: Mapping[str, Bands] = field(default_factory=dict)
@@ -61,15 +63,24 @@ class FittedOp:
         return np.asarray(seconds * np.exp(self.correction(shape, device)), dtype=np.float64)
 
     def correction(self, shape: Shape, device: Device) -> Floats:
-        """Return log(expected / physics): the clipped residual, and for a profiled shape its curve."""
+        """Return log(expected / physics): the clipped residual, and for a profiled shape its curve or surface."""
         op = OPS[self.name]
         correction = np.zeros(len(shape[op.keys[-1]]))
         if self.residual is not None and op.features is not None:
             raw = self.residual.evaluate(op.features(shape, device))
             correction = np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
         if self.curves is not None and op.axis is not None:
-            correction = correction + self.curves.evaluate(op.groups(shape), op.axis(shape))
+            correction = correction + self.curves.evaluate(op.curve_of(shape), op.axis(shape))
+        if self.surfaces is not None and op.plane is not None:
+            correction = correction + self.surfaces.evaluate(op.groups(shape), op.plane(shape))
         return correction
+
+    def profiled(self, shape: Shape) -> Floats | None:
+        """Return where the layout of the one row of ``shape`` was profiled, [points, dimensions] in doublings."""
+        if self.surfaces is None:
+            return None
+        points = self.surfaces.points.get(float(OPS[self.name].groups(shape)[0]))
+        return None if points is None else points[:, :-1]
 
     def band(self, coverage: float, predicted_s: float) -> float:
         """Return the half width, in log time, of a band around ``predicted_s`` that holds ``coverage`` of the
@@ -83,7 +94,7 @@ class FittedOp:
 
     def physics_only(self) -> FittedOp:
         """Return the same op without its corrections, for another device."""
-        return replace(self, residual=None, curves=None)
+        return replace(self, residual=None, curves=None, surfaces=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
@@ -94,17 +105,19 @@ class FittedOp:
             "coefficients": {name: float(f"{value:.6g}") for name, value in self.coefficients.items()},
             "curves": None if self.curves is None else self.curves.to_json(),
             "residual": None if self.residual is None else self.residual.to_json(),
+            **({} if self.surfaces is None else {"surfaces": self.surfaces.to_json()}),
         }
 
     @staticmethod
     def from_json(name: str, document: Mapping[str, Any]) -> FittedOp:
         """Return the op that :meth:`to_json` described."""
-        residual, curves = document["residual"], document["curves"]
+        residual, curves, surfaces = document["residual"], document["curves"], document.get("surfaces")
         return FittedOp(
             name=name,
             coefficients=document["coefficients"],
             residual=None if residual is None else residual_from_json(residual),
             curves=None if curves is None else Curves.from_json(curves),
+            surfaces=None if surfaces is None else Surfaces.from_json(surfaces),
             rows=document["rows"],
             errors=document["errors"],
             bands={kind: Bands.from_json(bands) for kind, bands in document["bands"].items()},

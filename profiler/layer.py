@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from profiler.deployment import Deployment
     from profiler.model import Elementwise, Linear
 
-Moved = tuple[tuple[str, float], ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
@@ -30,11 +28,14 @@ class Sweep:
 
     Attributes
     ----------
+    kind
+        The kind of op whose efficiency applies, one of :data:`profiler.elementwise.KINDS`.
     bytes_per_row
-        What it moves for each token (or sampled token), by the kind of op whose efficiency applies.
+        What it moves for each token (or sampled token).
     """
 
-    bytes_per_row: Moved
+    kind: str
+    bytes_per_row: float
     count: int
 
 
@@ -54,23 +55,19 @@ def layer_sweeps(deployment: Deployment, stage: int) -> list[Sweep]:
     ops = model.elementwise(deployment.tensor_parallel_size)
     adds = [op for op in ops if op.kind == "add"]
     norms = [op for op in ops if kind_of(op.kind) == "norm" and op.kind != QK_NORM]
-    fused = [_fused(norm, add, model.hidden_bytes) for norm, add in zip(norms, adds, strict=False)]
+    fused = [_fused(norm, add, model.hidden_bytes, layers) for norm, add in zip(norms, adds, strict=False)]
     paired = norms[: len(fused)] + adds[: len(fused)]
     alone = list((Counter(ops) - Counter(paired)).elements())
-    sweeps = [Sweep(bytes_per_row=parts, count=layers) for parts in (*fused, *map(_alone, alone))]
+    sweeps = fused + [Sweep(kind=kind_of(op.kind), bytes_per_row=op.size_bytes, count=layers) for op in alone]
     if stage == 0:
-        sweeps.append(Sweep(bytes_per_row=(("embedding", 2.0 * model.hidden_bytes),), count=1))
+        sweeps.append(Sweep(kind="embedding", bytes_per_row=2.0 * model.hidden_bytes, count=1))
     if stage == deployment.pipeline_parallel_size - 1:
-        sweeps.append(Sweep(bytes_per_row=_fused(norms[0], adds[0], model.hidden_bytes), count=1))
+        sweeps.append(_fused(norms[0], adds[0], model.hidden_bytes, 1))
     return sweeps
 
 
-def _fused(norm: Elementwise, add: Elementwise, hidden_bytes: int) -> Moved:
-    return ("norm", float(norm.size_bytes)), ("add", float(add.size_bytes - hidden_bytes))
-
-
-def _alone(op: Elementwise) -> Moved:
-    return ((kind_of(op.kind), float(op.size_bytes)),)
+def _fused(norm: Elementwise, add: Elementwise, hidden_bytes: int, count: int) -> Sweep:
+    return Sweep(kind="norm", bytes_per_row=norm.size_bytes + add.size_bytes - hidden_bytes, count=count)
 
 
 def layer_all_reduces(deployment: Deployment, stage: int) -> int:
@@ -87,8 +84,7 @@ def head_matrix(deployment: Deployment) -> Matrix:
 
 def sampler_sweep(deployment: Deployment) -> Sweep:
     """Return sampling over the logits; how often it passes over them is in the efficiency of its kind."""
-    logits_bytes = float(deployment.spec.vocab * deployment.spec.dtype_bytes)
-    return Sweep(bytes_per_row=(("sampler", logits_bytes),), count=1)
+    return Sweep(kind="sampler", bytes_per_row=deployment.spec.vocab * deployment.spec.dtype_bytes, count=1)
 
 
 def kernels(deployment: Deployment) -> int:

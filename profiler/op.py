@@ -42,7 +42,11 @@ class Op:
     groups
         shape -> one number for each shape that is profiled as one (a layer of a model, a head layout).
     axis
-        shape -> where a row lies on its group's curve; None if its groups are no curves.
+        shape -> where a row lies on its curve; None if the op has no curves.
+    lines
+        shape -> one number for each curve; None: its groups.
+    plane
+        shape -> [rows, dimensions], in doublings, where a row lies on its group's surface; None if it has none.
     """
 
     name: str
@@ -53,6 +57,12 @@ class Op:
     features: OnDevice | None = None
     groups: OfShape
     axis: OfShape | None = None
+    lines: OfShape | None = None
+    plane: OfShape | None = None
+
+    def curve_of(self, shape: Shape) -> Floats:
+        """Return the number of each row's curve, [rows]."""
+        return (self.lines or self.groups)(shape)
 
 
 def _tokens(shape: Shape) -> Floats:
@@ -85,6 +95,7 @@ PREFILL_ATTENTION = Op(
     terms=prefill_attention.terms,
     features=prefill_attention.features,
     groups=_head_layout,
+    plane=prefill_attention.plane,
 )
 DECODE_ATTENTION = Op(
     name=decode_attention.OP,
@@ -93,6 +104,7 @@ DECODE_ATTENTION = Op(
     physics=decode_attention.physics,
     features=decode_attention.features,
     groups=_head_layout,
+    plane=decode_attention.plane,
 )
 MIXED_ATTENTION = Op(
     name=mixed_attention.OP,
@@ -109,7 +121,9 @@ ELEMENTWISE = Op(
     coefficients=elementwise.NAMES,
     physics=elementwise.physics,
     terms=elementwise.terms,
-    groups=elementwise.groups,
+    groups=elementwise.sizes,
+    axis=elementwise.sizes,
+    lines=elementwise.lines,
 )
 ALL_REDUCE = Op(
     name=communication.OP,

@@ -18,6 +18,8 @@ SOFTMAX_WIDTH = 64
 """Numbers of a head whose product costs about what the softmax of one pair does."""
 SUSTAINED_S = 1e-3
 """Seconds at the peak rate from which on clocks may fall under the load."""
+SHORTEST_PAST = 16
+"""Tokens; what is shorter is told from no past at all by little."""
 OP = "prefill_attention"
 KEYS = ("sequences", "query_tokens", "past_tokens", "heads", "kv_heads", "head_dim", "element_bytes")
 NAMES = (
@@ -80,3 +82,9 @@ def features(shape: Shape, device: Device) -> Floats:
     columns += [packed, np.ceil(packed) / packed, b * width * (past + q) * kv_heads]
     columns.append(b * heads * width * q * (past + q / 2))
     return np.stack([np.log2(column) for column in columns], axis=1)
+
+
+def plane(shape: Shape) -> Floats:
+    """Return where each row lies on its layout's surface, [rows, 3]: doublings of sequences, chunk and past."""
+    past = shape["past_tokens"] + SHORTEST_PAST
+    return np.log2(np.stack([shape["sequences"], shape["query_tokens"], past], axis=1))

@@ -118,9 +118,8 @@ class StageOps:
         """Return the seconds of elementwise ops over ``rows`` rows, added up; none for no rows."""
         op, total = self._fitted.ops["elementwise"], np.zeros_like(rows)
         for sweep in sweeps:
-            kinds = [(np.full(len(rows), kind), rows * per_row) for kind, per_row in sweep.bytes_per_row]
-            parts = [op.predict({"kind": kind, "size_bytes": moved}, self._device) for kind, moved in kinds]
-            total += sweep.count * (np.sum(parts, axis=0) - (len(parts) - 1) * 1e-6 * op.coefficients["launch"])
+            shape = {"kind": np.full(len(rows), sweep.kind), "size_bytes": rows * sweep.bytes_per_row}
+            total += sweep.count * op.predict(shape, self._device)
         return np.where(rows > 0, total, 0.0)
 
     def _all_reduce(self, size_bytes: Floats) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bench.accuracy.tables import OpTable
 from profiler.design import farthest
+from profiler.fit import every_other
 from profiler.tile import Floats
 
 Rows = npt.NDArray[np.int64]
@@ -61,7 +62,7 @@ def splits(table: OpTable, seed: int) -> Iterator[Split]:
         yield from _unseen_shapes(table, groups, draws)
     yield _unseen_rows(groups, draws)
     if seed == 0:
-        yield from _profiled(table, groups)
+        yield from _profiled(table)
         yield from _beyond(table, groups)
 
 
@@ -82,16 +83,11 @@ def _unseen_rows(groups: Floats, draws: np.random.Generator) -> Split:
     return Split("full table, unseen rows", np.flatnonzero(~out), np.flatnonzero(out))
 
 
-def _profiled(table: OpTable, groups: Floats) -> Iterator[Split]:
-    """Yield every other point of each shape along its axis, fitted to those between."""
-    if table.op.axis is None:
-        return
-    axis, rank = table.op.axis(table.shape), np.zeros(len(groups), dtype=np.int64)
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
-    out = rank % 2 == 1
-    yield Split("profiled shapes", np.flatnonzero(~out), np.flatnonzero(out))
+def _profiled(table: OpTable) -> Iterator[Split]:
+    """Yield every other point of each shape, fitted to those between."""
+    if table.op.axis is not None or table.op.plane is not None:
+        out = every_other(table.op, table.shape)
+        yield Split("profiled shapes", np.flatnonzero(~out), np.flatnonzero(out))
 
 
 def _beyond(table: OpTable, groups: Floats) -> Iterator[Split]:

@@ -33,14 +33,20 @@ class LayerShape:
         """Return the shape of the layer ``kind`` of ``model`` on each of ``tp`` GPUs.
 
         Besides the kinds of :meth:`Model.linears` and :meth:`Model.elementwise`: parts of the fused products
-        (``q_proj``, ``gate_proj``), ``lm_head``, ``embedding``, ``sampler`` and ``final_layernorm``.
+        (``q_proj``, ``gate_proj``), ``lm_head``, ``embedding``, ``sampler``, ``final_layernorm``, and
+        ``fused_add_norm`` and ``fused_add_final_norm``, which add first and write the sum as well.
         """
         linear = _linears(model, tp).get(kind)
         if linear is not None:
             return LayerShape(n=linear.n, k=linear.k)
         ops = {op.kind: op for op in model.elementwise(tp)}
         rows = -(-model.vocab // tp)
-        moved = {"embedding": (model.hidden, 2 * model.hidden), "sampler": (model.vocab, 2 * rows)}
+        moved = {
+            "embedding": (model.hidden, 2 * model.hidden),
+            "fused_add_norm": (model.hidden, 4 * model.hidden),
+            "fused_add_final_norm": (model.hidden, 4 * model.hidden),
+            "sampler": (model.vocab, 2 * rows),
+        }
         if kind in moved:
             return LayerShape(elements=moved[kind][0], size=moved[kind][1])
         op = ops["input_layernorm" if kind == "final_layernorm" else kind]

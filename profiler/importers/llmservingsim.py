@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DTYPE = "bfloat16"
 KINDS = {
     "embedding": "embedding",
-    "layernorm": "input_layernorm",
-    "final_layernorm": "final_layernorm",
+    "layernorm": "fused_add_norm",
+    "final_layernorm": "fused_add_final_norm",
     "rotary_emb": "rope",
     "act_fn": "act",
     "qkv_proj": "qkv_proj",
