@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import copy
 from math import exp, sqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from profiler.transfer import load_fitted
 
 if TYPE_CHECKING:
     from os import PathLike
-
-    import pyarrow as pa
 
     from profiler.fitted import FittedDevice
 
@@ -44,8 +41,7 @@ class CostModel:
     The linear layers run once over all tokens of a batch; where the deployment captures CUDA graphs, over the
     next captured size. Prefill chunks and decodes attend in two launches, one after the other, as
     FlashAttention-style kernels are best used (one launch over both costs 1.3 to 1.5 times its parts on
-    FlashAttention-2); in one where ``mixes`` hold measurements of that. Nothing overlaps: on one stream kernels
-    follow each other.
+    FlashAttention-2); in one with ``one_launch``. Nothing overlaps: on one stream kernels follow each other.
 
     Parameters
     ----------
@@ -55,12 +51,12 @@ class CostModel:
         What was learned about the device; its physics use the deployment's datasheet, so that a fit to
         another device transfers. Where it knows an engine (:class:`profiler.engine_fit.EngineFit`), that
         scales the ops and adds its own costs; else a constant overhead is added.
-    mixes
-        Rows of a profile of an engine that attends to chunks and decodes in one launch (see
-        :class:`profiler.mixed_time.MixedAttention`). None, or too few of the model's heads: two launches.
+    one_launch
+        Whether the engine attends to chunks and decodes in one launch: as mixes were profiled (see
+        :class:`profiler.mixed_time.MixedAttention`). Where none of the model's heads were, two launches.
     """
 
-    def __init__(self, deployment: Deployment, fitted: FittedDevice, *, mixes: pa.Table | None = None) -> None:
+    def __init__(self, deployment: Deployment, fitted: FittedDevice, *, one_launch: bool = False) -> None:
         self.deployment = deployment
         self.fitted = fitted
         model = deployment.spec
@@ -80,6 +76,7 @@ class CostModel:
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
         self._mixed: MixedAttention | None = None
+        mixes = fitted.ops.get("mixed_attention") if one_launch else None
         if mixes is not None and MixedAttention.known(mixes, deployment):
             self._mixed = MixedAttention(mixes, deployment, self._prefill, self._decode)
         self._send = self._send_terms()
@@ -299,8 +296,7 @@ def load_cost_model(
         calibrate`` wrote. None: the coefficients that ship with the
         package, of the device itself or of its nearest architecture.
     one_launch
-        Whether the engine attends to chunks and decodes in one launch, as vLLM does: as the profile measured it,
-        where it did.
+        Whether the engine attends to chunks and decodes in one launch, as vLLM does.
 
     Raises
     ------
@@ -309,9 +305,7 @@ def load_cost_model(
     """
     if profile is None:
         return CostModel(deployment, load_fitted(deployment.hardware))
-    from profiler.profile import read_profile
     from profiler.refit import placed_fit
 
     placed, fitted = placed_fit(profile, deployment)
-    mixes = read_profile(profile).table if one_launch and Path(profile).is_dir() else None
-    return CostModel(placed, fitted, mixes=mixes)
+    return CostModel(placed, fitted, one_launch=one_launch)

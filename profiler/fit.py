@@ -18,7 +18,7 @@ from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
 from profiler.model import DTYPE_BYTES
 from profiler.op import DECODE_ATTENTION, GEMM, OPS, PREFILL_ATTENTION, Op, Shape
 from profiler.physics_fit import fit_physics
-from profiler.surface import fit_surfaces
+from profiler.surface import MOST_LAYOUTS, fit_surfaces
 from profiler.tile import Floats
 from traces.errors import InputError
 
@@ -97,11 +97,14 @@ def _overhead(table: pa.Table) -> float | None:
 def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """Fit one op and measure its errors on rows held out of fits made for that purpose.
 
-    A residual that does not make unseen shapes a tenth better is left out: a table of few shapes often teaches none.
+    A residual that does not make unseen shapes a tenth better is left out, or counts for the layouts that were
+    profiled alone: a table of few shapes often teaches none of others.
     """
     name, out = _held_out(op, shape)
-    misses, with_residual = _unseen(op, shape, time_s, device, out)
+    misses, helped = _unseen(op, shape, time_s, device, out)
+    with_residual = helped or (op.plane is not None and len(np.unique(op.groups(shape))) <= MOST_LAYOUTS)
     fitted = fit_rows(op, shape, time_s, device, with_residual=with_residual)
+    fitted = replace(fitted, profiled_alone=with_residual and not helped)
     kinds = {name: misses}
     if op.axis is not None or op.plane is not None:
         kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)

@@ -38,6 +38,8 @@ class FittedOp:
         What the op's physics takes.
     residual, curves, surfaces
         Corrections to the physics, for any shape and for the shapes that were profiled.
+    profiled_alone
+        Whether the residual counts for layouts with a surface alone.
     rows
         Measurements it was fitted to.
     errors
@@ -52,6 +54,7 @@ class FittedOp:
     residual: Residual | None = None
     curves: Curves | None = None
     surfaces: Surfaces | None = None
+    profiled_alone: bool = False
     rows: int = 0
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bands: Mapping[str, Bands] = field(default_factory=dict)
@@ -69,6 +72,9 @@ class FittedOp:
         if self.residual is not None and op.features is not None:
             raw = self.residual.evaluate(op.features(shape, device))
             correction = np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
+        if self.profiled_alone:
+            known = list(self.surfaces.points) if self.surfaces is not None else []
+            correction = np.where(np.isin(op.groups(shape), known), correction, 0.0)
         if self.curves is not None and op.axis is not None:
             correction = correction + self.curves.evaluate(op.curve_of(shape), op.axis(shape))
         if self.surfaces is not None and op.plane is not None:
@@ -94,7 +100,7 @@ class FittedOp:
 
     def physics_only(self) -> FittedOp:
         """Return the same op without its corrections, for another device."""
-        return replace(self, residual=None, curves=None, surfaces=None)
+        return replace(self, residual=None, curves=None, surfaces=None, profiled_alone=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
@@ -106,6 +112,7 @@ class FittedOp:
             "curves": None if self.curves is None else self.curves.to_json(),
             "residual": None if self.residual is None else self.residual.to_json(),
             **({} if self.surfaces is None else {"surfaces": self.surfaces.to_json()}),
+            **({"profiled_alone": True} if self.profiled_alone else {}),
         }
 
     @staticmethod
@@ -118,6 +125,7 @@ class FittedOp:
             residual=None if residual is None else residual_from_json(residual),
             curves=None if curves is None else Curves.from_json(curves),
             surfaces=None if surfaces is None else Surfaces.from_json(surfaces),
+            profiled_alone=bool(document.get("profiled_alone", False)),
             rows=document["rows"],
             errors=document["errors"],
             bands={kind: Bands.from_json(bands) for kind, bands in document["bands"].items()},

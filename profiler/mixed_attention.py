@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler.prefill_attention import QUERY_TILE
+from profiler.prefill_attention import QUERY_TILE, SHORTEST_PAST
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -102,3 +102,9 @@ def features(shape: Shape, device: Device) -> Floats:
     ]
     columns += [decodes * context * kv_heads * width, (past + q) / context, pairs / context]
     return np.stack([*(np.log2(column) for column in columns), _missed(shape, device)], axis=1)
+
+
+def plane(shape: Shape) -> Floats:
+    """Return where each row lies on its layout's surface, [rows, 4]: doublings of chunk, past, decodes, context."""
+    past = shape["past_tokens"] + SHORTEST_PAST
+    return np.log2(np.stack([shape["query_tokens"], past, shape["decodes"], shape["decode_context"]], axis=1))

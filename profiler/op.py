@@ -114,6 +114,7 @@ MIXED_ATTENTION = Op(
     terms=mixed_attention.terms,
     features=mixed_attention.features,
     groups=_head_layout,
+    plane=mixed_attention.plane,
 )
 ELEMENTWISE = Op(
     name=elementwise.OP,

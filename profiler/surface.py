@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from profiler.tile import Floats
 
 FEWEST_POINTS = 24
+NEIGHBOURS = 4
+NEIGHBOURS_FROM = 4
+SAME_PLACE = 1e-6
 MOST_LAYOUTS = 8
 """Where a table has more layouts, what it teaches the residual is better than lines between the few points of each."""
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """The log ratio over a plane, for each profiled layout; linear between its points.
+    """The log ratio over a plane, for each profiled layout; linear between its points, of which in four dimensions
+    the nearest count, by the inverse square of their distance.
 
     Attributes
     ----------
@@ -68,28 +72,34 @@ class Surfaces:
 
 
 class _Surface:
-    """Linear within the triangles (or simplices) of the points, the nearest point's value beyond them."""
+    """Linear within the triangles (or tetrahedra) of the points; where there are none, the nearest count."""
 
     def __init__(self, points: Floats) -> None:
-        from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
-        from scipy.spatial import QhullError
+        from scipy.interpolate import LinearNDInterpolator
+        from scipy.spatial import KDTree, QhullError
 
-        where, ratio = points[:, :-1], points[:, -1]
+        where, self._ratio = points[:, :-1], points[:, -1]
         self._low, self._high = where.min(axis=0), where.max(axis=0)
         self._used = self._high > self._low
-        self._nearest = NearestNDInterpolator(where[:, self._used], ratio)
-        try:
-            self._linear = LinearNDInterpolator(where[:, self._used], ratio) if self._used.sum() > 1 else None
-        except QhullError:  # all on a line
-            self._linear = None
+        where, self._linear = where[:, self._used], None
+        self._tree = KDTree(where)
+        if 1 < where.shape[1] < NEIGHBOURS_FROM:
+            with suppress(QhullError):  # all on a line
+                self._linear = LinearNDInterpolator(where, self._ratio)
 
-    def at(self, where: Floats) -> npt.NDArray[Any]:
+    def at(self, where: Floats) -> Floats:
         inside = np.clip(where, self._low, self._high)[:, self._used]
-        nearest = self._nearest(inside)
         if self._linear is None:
-            return np.asarray(nearest)
-        linear = self._linear(inside)
-        return np.asarray(np.where(np.isnan(linear), nearest, linear))
+            return self._nearest(inside)
+        linear = np.asarray(self._linear(inside), dtype=np.float64)
+        beyond = np.isnan(linear)
+        linear[beyond] = self._nearest(inside[beyond]) if beyond.any() else 0.0
+        return linear
+
+    def _nearest(self, where: Floats) -> Floats:
+        distance, index = self._tree.query(where, k=min(NEIGHBOURS, len(self._ratio)))
+        weight = 1 / np.maximum(distance, SAME_PLACE) ** 2
+        return np.asarray((weight * self._ratio[index]).sum(axis=-1) / weight.sum(axis=-1), dtype=np.float64)
 
 
 def fit_surfaces(groups: Floats, where: Floats, log_ratio: Floats) -> Surfaces | None:
