@@ -23,6 +23,7 @@ REQUEST_KEYS = {
     "output_toks": "output_tokens",
     "arrival_time": "arrival_s",
     "queued_ts": "queued_s",
+    "scheduled_ts": "scheduled_s",
     "first_token_ts": "first_token_s",
     "last_token_ts": "last_token_s",
 }
@@ -41,6 +42,7 @@ class Measured:
     output_tokens: IntColumn
     arrival_s: FloatColumn
     queued_s: FloatColumn
+    scheduled_s: FloatColumn
     first_token_s: FloatColumn
     last_token_s: FloatColumn
 
@@ -139,6 +141,7 @@ def _requests(path: Path) -> Measured:
         output_tokens=column("output_tokens").astype(np.int64),
         arrival_s=column("arrival_s"),
         queued_s=column("queued_s"),
+        scheduled_s=column("scheduled_s"),
         first_token_s=column("first_token_s"),
         last_token_s=column("last_token_s"),
     )
@@ -157,8 +160,9 @@ def _request(line: str, where: str) -> dict[str, float]:
         if key.endswith("_toks") and (value != int(value) or value < 1):
             raise InputError(f"{key} is {value!r}", where=where, expected="an integer >= 1")
         row[name] = value
-    if not row["queued_s"] <= row["first_token_s"] <= row["last_token_s"]:
-        raise InputError("times run backwards", where=where, expected="queued_ts <= first_token_ts <= last_token_ts")
+    if not row["queued_s"] <= row["scheduled_s"] <= row["first_token_s"] <= row["last_token_s"]:
+        wish = "queued_ts <= scheduled_ts <= first_token_ts <= last_token_ts"
+        raise InputError("times run backwards", where=where, expected=wish)
     return row
 
 

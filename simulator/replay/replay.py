@@ -17,6 +17,7 @@ from profiler.device import Device, device_called, device_names, load_device
 from profiler.model import load_model, model_names
 from simulator.replay.engine_settings import SPARE_BLOCKS, EngineSettings, read_settings
 from simulator.replay.latencies import Latencies, Row, compare, disagreements
+from simulator.replay.prefix_hits import prefix_hits
 from simulator.replay.published_run import PublishedRun
 from simulator.replay.seconds import Audit, audit
 from simulator.simulation import Scenario, simulate
@@ -111,7 +112,7 @@ def replay(
         simulated=simulated,
         rows=rows,
         audit=audit(published.seconds, run, lead_s),
-        cautions=tuple(disagreements(rows, published.summary)),
+        cautions=(*disagreements(rows, published.summary), *prefix_hits(published.requests, settings)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from simulator.replay.engine_settings import captured, read_settings
 from simulator.replay.latencies import Latencies, compare, disagreements
-from simulator.replay.published_run import read_published_run
+from simulator.replay.prefix_hits import prefix_hits
+from simulator.replay.published_run import Measured, read_published_run
 from simulator.replay.session import replay_run
 from traces.errors import InputError
 
@@ -118,3 +120,34 @@ def test_captured_sizes_are_those_that_a_run_reports(data: Path) -> None:
     run = read_published_run(run_of(data, "RTX4090"))
     assert list(captured(256)) == run.meta["resolved_config"]["compilation_config"]["cudagraph_capture_sizes"]
     assert captured(3) == (1, 2, 4)
+
+
+def measured(*rows: tuple[int, float, float]) -> Measured:
+    """Requests of (prompt tokens, scheduled, first token)."""
+    tokens, scheduled_s, first_s = (np.asarray(column, dtype=float) for column in zip(*rows, strict=True))
+    return Measured(
+        prompt_tokens=tokens.astype(np.int64),
+        output_tokens=np.full(len(rows), 2),
+        arrival_s=scheduled_s,
+        queued_s=scheduled_s,
+        scheduled_s=scheduled_s,
+        first_token_s=first_s,
+        last_token_s=first_s + 1,
+    )
+
+
+def test_more_prompt_tokens_than_an_iteration_takes_must_have_been_prefix_hits() -> None:
+    settings = read_settings({"engine_kwargs": {"max_num_batched_tokens": 2048}}, 24 * GIB, where="meta.json")
+    (caution,) = prefix_hits(measured((1255, 1.0, 1.5), (851, 1.0, 1.5), (900, 1.0, 2.0)), settings)
+    assert "at least 58 were prefix hits" in caution
+    whole = measured((1255, 1.0, 1.5), (793, 1.0, 1.5), (5000, 2.0, 3.0))
+    assert list(prefix_hits(whole, settings)) == []
+    off = replace(settings, enable_prefix_caching=False)
+    assert list(prefix_hits(measured((1255, 1.0, 1.5), (851, 1.0, 1.5)), off)) == []
+
+
+def test_the_published_run_that_had_prefix_hits_says_so(data: Path) -> None:
+    for device, batches in (("RTX4090", 4), ("RTXPRO6000", 0)):
+        run = read_published_run(run_of(data, device))
+        settings = read_settings(run.meta, 24 * GIB, where="meta.json")
+        assert [caution.split()[0] for caution in prefix_hits(run.requests, settings)] == [str(batches)][:batches]
