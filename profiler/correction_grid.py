@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import log2
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from profiler.lazy_table import LazyTable
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -15,38 +16,53 @@ if TYPE_CHECKING:
 PER_OCTAVE = 3
 OCTAVES = 18
 ROWS = (*range(1, 8), *(step * 2**octave for octave in range(1, 16) for step in range(4, 8)))
+EDGES = PER_OCTAVE * 16
+"""Columns that repeat the last one: longer contexts, up to 2^34 tokens, need no case of their own."""
+Cell = tuple[float, float, float, float]
+"""A factor at position 0 and what it gains a column, both on the row above the cell; and how much more on the next."""
 
 
 class CorrectionGrid:
-    """exp(residual) on a grid, [rows][thirds of a doubling of the context], read by bilinear interpolation."""
+    """exp(residual) on a grid, [rows][thirds of a doubling of the context], read by bilinear interpolation.
+
+    A position is that of a context among the columns, ``PER_OCTAVE * log2(context)`` for a context >= 1.
+    Beyond the grid its edge holds.
+    """
 
     def __init__(self, rows: list[int], factors: Floats) -> None:
-        top = rows[-1]
-        below = np.searchsorted(rows, np.arange(top + 1), side="right") - 1
-        below = np.clip(below, 0, len(rows) - 2)
-        low = np.asarray(rows, float)[below]
-        high = np.asarray(rows, float)[np.minimum(below + 1, len(rows) - 1)]
-        self._top = top
-        self._below: list[int] = below.tolist()
-        self._share: list[float] = np.clip((np.arange(top + 1) - low) / np.maximum(high - low, 1), 0, 1).tolist()
-        self._factors: list[list[float]] = factors.tolist()
-        self._last = factors.shape[1] - 2
-        self.highest = float(factors.max())
+        self._known = rows
+        rises = np.diff(factors, axis=1, append=factors[:, -1:])
+        bases = factors - np.arange(factors.shape[1]) * rises
+        cells = np.stack([bases[:-1], rises[:-1], np.diff(bases, axis=0), np.diff(rises, axis=0)], axis=-1)
+        self._cells: list[list[Cell]] = [list(map(tuple, row)) for row in cells.tolist()]
+        for row in self._cells:
+            row += EDGES * row[-1:]
+        self._highest: list[float] = np.maximum(factors[:-1], factors[1:]).max(axis=1).tolist()
+        self._rows = LazyTable(self.around)
 
-    def at(self, row: int, context: float) -> float:
-        """Return the factor for ``row`` and a context >= 1; beyond the grid its edge holds."""
-        row = row if row < self._top else self._top
-        position = PER_OCTAVE * log2(context)
-        column = int(position)
-        share = position - column
-        if column > self._last:
-            column, share = self._last, 1.0
-        below = self._below[row]
-        low = self._factors[below]
-        high = self._factors[below + 1] if below + 1 < len(self._factors) else low
-        first = low[column] + share * (low[column + 1] - low[column])
-        second = high[column] + share * (high[column + 1] - high[column])
-        return first + self._share[row] * (second - first)
+    def _above(self, row: int) -> int:
+        return min(max(bisect_right(self._known, row) - 1, 0), len(self._known) - 2)
+
+    def around(self, row: int) -> tuple[list[Cell], float]:
+        """Return the cells that ``row`` runs through, by ``int(position)``, and which share of their height it has."""
+        above = self._above(row)
+        low, high = self._known[above : above + 2]
+        return self._cells[above], min(max((row - low) / (high - low), 0.0), 1.0)
+
+    def at(self, row: int, position: float) -> float:
+        """Return the factor for ``row`` at a position."""
+        cells, part = self._rows[row]
+        base, rise, more, steeper = cells[int(position)]
+        return base + rise * position + part * (more + steeper * position)
+
+    def line(self, row: int) -> list[tuple[float, float]]:
+        """Return the factors along ``row`` by ``int(position)``: one at position 0, and what it gains a column."""
+        cells, part = self.around(row)
+        return [(base + part * more, rise + part * steeper) for base, rise, more, steeper in cells]
+
+    def highest(self, row: int) -> float:
+        """Return a factor that none along ``row`` exceeds."""
+        return self._highest[self._above(row)]
 
 
 def grid_contexts() -> Floats:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass
+from functools import partial
 from math import exp, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiler.aggregates import BatchLike, decode_tokens_read
+from profiler.aggregates import BatchLike
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
 from profiler.layer import kernels, layer_matrices
+from profiler.lazy_table import LazyTable
 from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
 from profiler.stage import StageOps, StageTables
@@ -59,8 +62,6 @@ class CostModel:
     def __init__(self, deployment: Deployment, fitted: FittedDevice, *, one_launch: bool = False) -> None:
         self.deployment = deployment
         self.fitted = fitted
-        model = deployment.spec
-        self._window = model.sliding_window
         self._layers = deployment.stage_layers
         self._pace = 1.0
         engine = fitted.engine or EngineFit(iteration_s=_overhead(deployment, fitted))
@@ -69,10 +70,8 @@ class CostModel:
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
         self._ops = [StageOps(deployment, fitted, stage, each) for stage, each in enumerate(self._engines)]
         self._stages = self._tables(most_tokens, most_outputs)
-        self._fast = [_Fast(tables, each) for tables, each in zip(self._stages, self._engines, strict=True)]
         self._prefill_factor = engine.factors["prefill attention"]
         self._decode_factor = engine.factors["decode attention"]
-        self._long: dict[tuple[int, int], tuple[float, float, float]] = {}
         self._decode = DecodeAttention(deployment, fitted.ops["decode_attention"], most_outputs)
         self._prefill = PrefillAttention(deployment, fitted.ops["prefill_attention"], most_tokens)
         self._mixed: MixedAttention | None = None
@@ -80,29 +79,21 @@ class CostModel:
         if mixes is not None and MixedAttention.known(mixes, deployment):
             self._mixed = MixedAttention(mixes, deployment, self._prefill, self._decode)
         self._send = self._send_terms()
+        self._costs = self._stage_costs()
 
     def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
         """Return the seconds that ``stage`` is busy with ``batch``."""
-        tokens, decodes, chunks = batch.prefill_tokens + batch.decodes, batch.decodes, batch.chunks
-        fast, engine = self._fast[stage], self._engines[stage]
-        if tokens < len(fast.token_s):
-            seconds = fast.token_s[tokens]
-        else:
-            linear_s, communication_s, _ = self._beyond(stage, tokens)
-            seconds = linear_s + communication_s
-        if self._mixed is not None and chunks and decodes:
-            attention_s = self._mixed_s(batch, self._mixed)
-        else:
-            attention_s = self._decode_s(batch) if decodes else 0.0
-            if chunks:
-                attention_s += self._prefill_s(batch)
-        own_s = engine.iteration_s if fast.plain else self._engine_s(batch, stage)
-        seconds += self._layers[stage] * attention_s + own_s
-        if fast.output_s and batch.outputs:
-            outputs = batch.outputs
-            known = outputs < len(fast.output_s)
-            seconds += fast.output_s[outputs] if known else sum(self._head_s(self._stages[stage], outputs))
-        return self._pace * seconds
+        costs, decodes, chunks = self._costs[stage], batch.decodes, batch.chunks
+        seconds = costs.token_s[batch.prefill_tokens + decodes] + costs.output_s[batch.outputs]
+        if chunks:
+            seconds += costs.chunk_s * len(chunks)
+            if decodes and self._mixed is not None:
+                return seconds + costs.decode_s * decodes + costs.layer * self._mixed_s(batch, self._mixed)
+            seconds += costs.prefill_layer * self._prefill.time(chunks)
+        if decodes:
+            attention_s = self._decode.time(decodes, batch.decode_context_sum, batch.decode_context_max)
+            seconds += costs.decode_s * decodes + costs.decode_layer * attention_s
+        return seconds
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
@@ -128,6 +119,7 @@ class CostModel:
         """Return the same for a machine that takes ``pace`` times as long, all its sends excepted."""
         changed = copy(self)
         changed._pace = self._pace * pace
+        changed._costs = changed._stage_costs()
         return changed
 
     def op_times(self, batch: BatchLike) -> dict[str, float]:
@@ -213,6 +205,33 @@ class CostModel:
                 made[key] = ops.tables(most_tokens, most_outputs)
         return [made[key] for key in keys]
 
+    def _stage_costs(self) -> list[_StageCosts]:
+        """Add up what :meth:`iteration_time` reads of each stage."""
+        made = []
+        for stage, engine in enumerate(self._engines):
+            layer = self._pace * self._layers[stage]
+            made.append(
+                _StageCosts(
+                    token_s=LazyTable(partial(self._token_s, stage)),
+                    output_s=LazyTable(partial(self._output_s, stage)),
+                    chunk_s=self._pace * engine.chunk_s,
+                    decode_s=self._pace * engine.decode_s,
+                    layer=layer,
+                    prefill_layer=layer * self._prefill_factor,
+                    decode_layer=layer * self._decode_factor,
+                )
+            )
+        return made
+
+    def _token_s(self, stage: int, tokens: int) -> float:
+        linear_s, communication_s, _ = self._row(stage, tokens)
+        return self._pace * (linear_s + communication_s)
+
+    def _output_s(self, stage: int, outputs: int) -> float:
+        tables = self._stages[stage]
+        head_s = sum(self._head_s(tables, outputs)) if tables.head_s else 0.0
+        return self._pace * (head_s + self._engines[stage].iteration_s)
+
     def _row(self, stage: int, tokens: int) -> tuple[float, float, float]:
         tables = self._stages[stage]
         if tokens < len(tables.linear_s):
@@ -220,12 +239,9 @@ class CostModel:
         return self._beyond(stage, tokens)
 
     def _beyond(self, stage: int, tokens: int) -> tuple[float, float, float]:
-        key = (stage, tokens)
-        if key not in self._long:
-            parts = [float(part[0]) for part in self._ops[stage].linear_parts(np.asarray([float(tokens)]))]
-            communication_s = float(self._ops[stage].communication(np.asarray([float(tokens)]))[0])
-            self._long[key] = sum(parts), communication_s, sqrt(sum(part * part for part in parts))
-        return self._long[key]
+        parts = [float(part[0]) for part in self._ops[stage].linear_parts(np.asarray([float(tokens)]))]
+        communication_s = float(self._ops[stage].communication(np.asarray([float(tokens)]))[0])
+        return sum(parts), communication_s, sqrt(sum(part * part for part in parts))
 
     def _head_s(self, tables: StageTables, outputs: int) -> tuple[float, float]:
         if outputs < len(tables.head_s):
@@ -244,11 +260,8 @@ class CostModel:
 
     def _decode_s(self, batch: BatchLike) -> float:
         """Return the seconds of one layer."""
-        window, longest = self._window, batch.decode_context_max
-        if window is None:
-            return self._decode_factor * self._decode.time(batch.decodes, batch.decode_context_sum, longest)
-        read = decode_tokens_read(batch, window)
-        return self._decode_factor * self._decode.time(batch.decodes, read, min(longest, window))
+        context_sum, context_max = batch.decode_context_sum, batch.decode_context_max
+        return self._decode_factor * self._decode.time(batch.decodes, context_sum, context_max)
 
     def _mixed_s(self, batch: BatchLike, mixed: MixedAttention) -> float:
         """Return the seconds of one layer."""
@@ -265,15 +278,27 @@ class CostModel:
         return 1e-6 * send["launch"], send["link_bytes"] / rate
 
 
-class _Fast:
-    """What :meth:`CostModel.iteration_time` reads of a stage, added up beforehand."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StageCosts:
+    """What :meth:`CostModel.iteration_time` adds up for one stage, at the machine's pace.
 
-    __slots__ = ("output_s", "plain", "token_s")
+    Attributes
+    ----------
+    token_s, output_s
+        What runs by the batch's tokens, and by those sampled with what the engine takes for any batch.
+    chunk_s, decode_s
+        What the engine takes for each chunk and decode.
+    layer, prefill_layer, decode_layer
+        By how much attention of one layer counts: that of mixes, of chunks and of decodes.
+    """
 
-    def __init__(self, tables: StageTables, engine: EngineFit) -> None:
-        self.token_s = [a + b for a, b in zip(tables.linear_s, tables.communication_s, strict=True)]
-        self.output_s = [a + b for a, b in zip(tables.head_s, tables.gather_s, strict=True)]
-        self.plain = engine.chunk_s == engine.decode_s == 0
+    token_s: LazyTable[float]
+    output_s: LazyTable[float]
+    chunk_s: float
+    decode_s: float
+    layer: float
+    prefill_layer: float
+    decode_layer: float
 
 
 def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from math import log2
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler.correction_grid import CorrectionGrid, Heads, grid_contexts, grid_rows
+from profiler.correction_grid import PER_OCTAVE, CorrectionGrid, Heads, grid_contexts, grid_rows
+from profiler.lazy_table import LazyTable
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -34,32 +37,42 @@ class DecodeAttention:
 
     def __init__(self, deployment: Deployment, op: FittedOp, most_decodes: int) -> None:
         self._op, self._device = op, deployment.hardware
-        self._sms = self._device.sms
         self._heads = Heads(deployment)
+        self._reach = deployment.spec.sliding_window or sys.maxsize
         token_bytes = 2 * self._heads.width * self._heads.element_bytes
         self._token_s = token_bytes * self._heads.kv_heads / self._device.memory_bandwidth_bytes_per_s
+        self._stream_s = (
+            token_bytes * self._device.sms / (self.STREAM_SHARE * self._device.memory_bandwidth_bytes_per_s)
+        )
+        self._at_once = self._device.sms // self._heads.kv_heads
         whole = self._heads.heads == self._heads.kv_heads
-        self._stream_s = token_bytes * self._sms / (self.STREAM_SHARE * self._device.memory_bandwidth_bytes_per_s)
-        self._unsplit = whole and op.coefficients["unsplit"] > UNSPLIT
+        self._hidden = 0 if whole and op.coefficients["unsplit"] > UNSPLIT else self._at_once
         rows = self._rows(most_decodes)
         seconds = self._seconds(rows)
         self._launch_s = float(seconds[0, 0])
         even = self._launch_s + self._token_s * np.outer(rows, grid_contexts())
-        self._factors = CorrectionGrid(rows, seconds / even)
+        self._factors = LazyTable(CorrectionGrid(rows, seconds / even).line)
 
     def time(self, decodes: int, context_sum: float, context_max: float) -> float:
-        """Return seconds for ``decodes`` sequences (>= 1) that attend to ``context_sum`` KV tokens."""
+        """Return seconds for ``decodes`` sequences (>= 1) whose contexts add up to ``context_sum`` tokens.
+
+        With a window they read what :func:`profiler.aggregates.decode_tokens_read` says.
+        """
+        if context_max > self._reach:
+            context_max, context_sum = self._reach, min(context_sum, decodes * self._reach)
         mean = context_sum / decodes if context_sum > decodes else 1.0
-        seconds = (self._launch_s + self._token_s * context_sum) * self._factors.at(decodes, mean)
-        if context_max > mean + mean:
-            return max(seconds, self._longest(context_max, decodes * self._heads.kv_heads))
+        position = PER_OCTAVE * log2(mean)
+        factor, rise = self._factors[decodes][int(position)]
+        seconds = (self._launch_s + self._token_s * context_sum) * (factor + rise * position)
+        if context_max > mean + mean and decodes > self._hidden:
+            return max(seconds, self._longest(context_max, decodes))
         return seconds
 
-    def _longest(self, context: float, blocks: int) -> float:
-        """Return seconds for the longest context alone; none where it is split."""
-        if blocks > self._sms:
+    def _longest(self, context: float, decodes: int) -> float:
+        """Return seconds for the longest context alone, beside more decodes than those among which it is split."""
+        if decodes > self._at_once:
             return self._stream_s * context
-        return self.time(1, context, context) if self._unsplit else 0.0
+        return self.time(1, context, context)
 
     def _rows(self, most_decodes: int) -> list[int]:
         profiled = self._op.profiled(self._heads.columns(1) | {"sequences": np.ones(1), "past_tokens": np.zeros(1)})

@@ -50,14 +50,16 @@ class Forest:
 
     def evaluate(self, features: Floats) -> Floats:
         """Return [rows] from [rows, features]; outside the training data the nearest leaf holds."""
-        rows = np.arange(len(features))[:, None]
-        node = np.broadcast_to(self.roots, (len(features), len(self.roots)))
-        feature = self.feature[node]
-        while (feature >= 0).any():
-            left = features[rows, np.maximum(feature, 0)] <= self.threshold[node]
-            node = np.where(feature < 0, node, np.where(left, node + 1, self.right[node]))
-            feature = self.feature[node]
-        return np.asarray(self.base + self.threshold[node].sum(axis=1), dtype=np.float64)
+        node = np.tile(self.roots, len(features))
+        row = np.repeat(np.arange(len(features)) * features.shape[1], len(self.roots))
+        values, inner = np.ravel(features), np.arange(len(node))
+        while len(inner):
+            inner = inner[self.feature[node[inner]] >= 0]
+            at = node[inner]
+            left = values[row[inner] + self.feature[at]] <= self.threshold[at]
+            node[inner] = np.where(left, at + 1, self.right[at])
+        leaves = self.threshold[node].reshape(len(features), len(self.roots))
+        return np.asarray(self.base + leaves.sum(axis=1), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """Return the trees as plain lists, thresholds to five significant digits."""
