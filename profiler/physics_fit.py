@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler import decode_attention, elementwise, gemm
-from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, Op, Shape
+from profiler import decode_attention, elementwise, gemm, prefill_attention
+from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, PREFILL_ATTENTION, Op, Shape
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -18,11 +20,11 @@ MOST_STEPS = 80
 STARTS = 6
 SOFT_FROM = 0.1
 PULL = 0.02
-"""How strongly coefficients of decode attention are drawn to where they start, in shares of a log error."""
+"""How strongly coefficients of attention are drawn to where they start, in shares of a log error."""
 
 
 def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
-    """Return the op's coefficients: soft-L1 on the log error of GEMMs and decodes, else NNLS on the relative error."""
+    """Return the op's coefficients: soft-L1 on the log error of GEMMs and attention, else NNLS on the relative one."""
     if len(time_s) > MOST_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(len(time_s), MOST_ROWS, replace=False))
         shape, time_s = {key: values[rows] for key, values in shape.items()}, time_s[rows]
@@ -30,6 +32,8 @@ def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[st
         return _fit_gemm(shape, time_s, device)
     if op is DECODE_ATTENTION:
         return _fit_decode(shape, time_s, device)
+    if op is PREFILL_ATTENTION:
+        return _fit_prefill(shape, time_s, device)
     return _fit_terms(op, shape, time_s, device)
 
 
@@ -71,25 +75,47 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
 
 
 def _fit_decode(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
-    from scipy.optimize import least_squares
-
-    start, lowest, highest = (
-        np.asarray(v) for v in (decode_attention.START, decode_attention.LOWEST, decode_attention.HIGHEST)
-    )
-
     layout = decode_attention.Blocks.of(shape, device)
 
+    def predict(coefficients: dict[str, float]) -> Floats:
+        return decode_attention.seconds(coefficients, shape, layout, device)
+
+    return _fit_attention(predict, time_s, decode_attention.COEFFICIENTS)[1]
+
+
+def _fit_prefill(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    """Return the coefficients of whichever kernel fits better: one that packs query heads, or one that does not."""
+    fits = []
+    for packed in (False, True):
+        launch = prefill_attention.Launch.of(shape, device, packed)
+        cost, found = _fit_attention(partial(_prefill_s, launch), time_s, prefill_attention.COEFFICIENTS)
+        fits.append((cost, found | {prefill_attention.PACKED: float(packed)}))
+    return min(fits, key=lambda fit: fit[0])[1]
+
+
+def _prefill_s(launch: prefill_attention.Launch, coefficients: Mapping[str, float]) -> Floats:
+    return prefill_attention.seconds(coefficients, launch)
+
+
+def _fit_attention(
+    predict: Callable[[dict[str, float]], Floats], time_s: Floats, bounds: Mapping[str, Sequence[float]]
+) -> tuple[float, dict[str, float]]:
+    """Return how badly, and with which coefficients within ``bounds`` (start, least, most), ``predict`` fits."""
+    from scipy.optimize import least_squares
+
+    start, lowest, highest = (np.asarray([limits[part] for limits in bounds.values()]) for part in range(3))
+
     def named(values: Floats) -> dict[str, float]:
-        return dict(zip(decode_attention.NAMES, map(float, values), strict=True))
+        return dict(zip(bounds, map(float, values), strict=True))
 
     def miss(values: Floats) -> Floats:
         pull = PULL * np.log((values + 1e-3) / start)
-        return np.concatenate([np.log(decode_attention.seconds(named(values), shape, layout, device) / time_s), pull])
+        return np.concatenate([np.log(predict(named(values)) / time_s), pull])
 
     found = least_squares(
         miss, start, bounds=(lowest, highest), loss="soft_l1", f_scale=SOFT_FROM, x_scale=start, max_nfev=MOST_STEPS
     )
-    return named(found.x)
+    return float(found.cost), named(found.x)
 
 
 def _named(values: Floats) -> dict[str, float]:

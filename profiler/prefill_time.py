@@ -11,17 +11,30 @@ import numpy as np
 
 from profiler.aggregates import chunk_pairs
 from profiler.correction_grid import CorrectionGrid, Heads, grid_contexts, grid_rows
-from profiler.prefill_attention import QUERY_TILE, SOFTMAX_WIDTH, SUSTAINED_S
+from profiler.prefill_attention import (
+    CACHE_STEEPNESS,
+    COEFFICIENTS,
+    FULL_WAVE,
+    PACKED,
+    SM_THREADS,
+    SOFTMAX_WIDTH,
+    UNSPLIT_TILES,
+    WRITE_THREADS,
+    kv_tile,
+    query_tile,
+)
 
 if TYPE_CHECKING:
     from profiler.deployment import Deployment
     from profiler.fitted import FittedOp
 
-Launch = tuple[float, float, float, float, float, float, float]
-"""Of one head: (query, key) pairs, the longest context of a query tile; query and KV tokens read; query tiles, and
-those with the query heads of a KV head packed; chunks."""
+Launch = tuple[float, float, int, int, int, int]
+"""Of one head: (query, key) pairs, the longest context of a query tile; query and KV tokens read; query tiles, of one
+KV head's query heads where the kernel packs them; and those of the longest chunk."""
 Weights = tuple[float, float, float]
 """Squares of the chunks' pairs; their tokens and mean contexts, weighted by pairs."""
+FULLY_LOADED = 4.0
+"""Times the load from which on clocks fall, at which they have fallen."""
 MOST_DOUBLINGS = 8
 """Corrections know up to 2^8 chunks a batch, as the largest published tables do; beyond, those of 256 hold."""
 
@@ -39,8 +52,14 @@ class PrefillAttention:
     def __init__(self, deployment: Deployment, op: FittedOp, most_tokens: int) -> None:
         self._op, self._device, self._sms = op, deployment.hardware, deployment.hardware.sms
         self._heads = Heads(deployment)
-        self._packing = self._heads.heads // self._heads.kv_heads
-        self._costs = self._unit_costs(op.coefficients)
+        packed = bool(op.coefficients.get(PACKED, 0))
+        self._packing = self._heads.heads // self._heads.kv_heads if packed else 1
+        self._blocks_of_tile = self._heads.kv_heads if packed else self._heads.heads
+        self._tile = query_tile(packed, self._heads.width)
+        self._most_split = FULL_WAVE * self._sms / self._heads.kv_heads if packed else 0.0
+        self._split_from = UNSPLIT_TILES * kv_tile(self._heads.width)
+        known = {name: op.coefficients.get(name, absent) for name, (*_, absent) in COEFFICIENTS.items()}
+        self._costs, self._shape = self._unit_costs(known), self._limits(known)
         self._window = deployment.spec.sliding_window
         self._reach = self._window or sys.maxsize
         self._rows = grid_rows(most_tokens)
@@ -55,16 +74,16 @@ class PrefillAttention:
         pairs = launch[0]
         seconds = self._seconds(*launch)
         seconds *= self._correction(pairs * pairs / squares, int(tokens / pairs + 0.5), contexts / pairs)
-        if seconds >= self._seconds(*most) * self._alone.highest:
+        if seconds >= self._at_most(most) * self._alone.highest:
             return seconds
         return max(seconds, max(self.alone(chunk.tokens, chunk.past) for chunk in chunks))
 
     def _launch(self, chunks: Sequence[Any]) -> tuple[Launch, Weights, Launch]:
         """Return what one launch over ``chunks`` adds up to, its weights, and what none of them exceeds alone."""
-        reach, packing = self._reach, self._packing
+        reach, packing, tile = self._reach, self._packing, self._tile
         pairs = squares = sizes = contexts = 0.0
         longest = most_pairs = 0.0
-        queries = keys = tiles = packed = most_tokens = most_keys = 0
+        queries = keys = tiles = most_tokens = most_keys = 0
         for chunk in chunks:
             tokens = chunk.tokens
             end = chunk.past + tokens
@@ -79,54 +98,78 @@ class PrefillAttention:
             contexts += own_pairs * own_pairs / tokens
             queries += tokens
             keys += read
-            tiles += -(-tokens // QUERY_TILE)
-            packed += -(-tokens * packing // QUERY_TILE)
+            tiles += -(-tokens * packing // tile)
             longest = context if context > longest else longest
             most_pairs = own_pairs if own_pairs > most_pairs else most_pairs
             most_tokens = tokens if tokens > most_tokens else most_tokens
             most_keys = read if read > most_keys else most_keys
-        most_tiles, most_packed = -(-most_tokens // QUERY_TILE), -(-most_tokens * packing // QUERY_TILE)
-        most = (most_pairs, longest, most_tokens, most_keys, most_tiles, most_packed, 1)
-        return (pairs, longest, queries, keys, tiles, packed, len(chunks)), (squares, sizes, contexts), most
+        most_tiles = -(-most_tokens * packing // tile)
+        most = (most_pairs, longest, most_tokens, most_keys, most_tiles, most_tiles)
+        return (pairs, longest, queries, keys, tiles, most_tiles), (squares, sizes, contexts), most
+
+    def _at_most(self, most: Launch) -> float:
+        """Return seconds that no launch within ``most`` exceeds, whether its contexts are split or not."""
+        whole = self._seconds(*most[:5], sys.maxsize)
+        return max(whole, self._seconds(*most[:5], 0)) if self._most_split else whole
 
     def alone(self, tokens: int, past: int) -> float:
         """Return seconds for one chunk of ``tokens`` (>= 1) after ``past``."""
         end = past + tokens
         pairs = chunk_pairs(tokens, past, self._window)
-        tiles, packed = -(-tokens // QUERY_TILE), -(-tokens * self._packing // QUERY_TILE)
-        seconds = self._seconds(pairs, min(end, self._reach), tokens, min(end, self._reach + tokens), tiles, packed, 1)
+        tiles = -(-tokens * self._packing // self._tile)
+        seconds = self._seconds(pairs, min(end, self._reach), tokens, min(end, self._reach + tokens), tiles, tiles)
         return seconds * self._alone.at(tokens, pairs / tokens)
 
     def _seconds(
-        self, pairs: float, longest: float, queries: float, keys: float, tiles: float, packed: float, chunks: float
+        self, pairs: float, longest: float, queries: int, keys: int, tiles: int, tiles_of_longest: int
     ) -> float:
         """Return the uncorrected seconds of one :data:`Launch`."""
-        launch_s, pair_s, peak_s, sustained, longest_s, query_s, key_s, tile_s, wave_s, packed_s, chunk_s = self._costs
-        beyond = peak_s * pairs - SUSTAINED_S
-        seconds = launch_s + pair_s * pairs + longest_s * longest + query_s * queries + key_s * keys
-        seconds += tile_s * tiles + chunk_s * chunks + (sustained * beyond if beyond > 0 else 0.0)
-        waves, packed_waves = -(-self._heads.heads * tiles // self._sms), -(-self._heads.kv_heads * packed // self._sms)
-        return seconds + wave_s * waves + packed_s * packed_waves
+        launch_s, split_s, pair_s, loads, sustained_s, query_s, key_s, combine_s, tile_s, wave_s = self._costs
+        filled_by_query, filled_by_key, cached_cost, start_s, longest_s, exponent = self._shape
+        seconds = pair_s * pairs
+        loaded = loads * pairs
+        if loaded > 1:
+            seconds += sustained_s * pairs * (log2(loaded) / 2 if loaded < FULLY_LOADED else 1.0)
+        missed: float = 1 / (1 + (filled_by_query * queries + filled_by_key * keys) ** -CACHE_STEEPNESS)
+        seconds += (cached_cost + (1 - cached_cost) * missed) * (query_s * queries + key_s * keys)
+        seconds += tile_s * tiles + wave_s * -(-self._blocks_of_tile * tiles // self._sms)
+        if tiles_of_longest < self._most_split and longest > self._split_from:
+            return launch_s + split_s + seconds + combine_s * queries
+        alone = start_s + longest_s * longest
+        more, less = (seconds, alone) if seconds > alone else (alone, seconds)
+        both: float = (1 + (less / more) ** exponent) ** (1 / exponent)
+        return launch_s + more * both
 
     def _unit_costs(self, c: Mapping[str, float]) -> tuple[float, ...]:
         """Return what :meth:`_seconds` multiplies with: the terms of the op's physics for one of each."""
         heads, device = self._heads, self._device
-        width, share = heads.width, 1e-6 / device.sms
-        flop_s = 4 / device.peak_flops
-        token_s = 2 * heads.element_bytes * width / device.memory_bandwidth_bytes_per_s
+        width = heads.width
+        flop_s = 4 * heads.heads / device.peak_flops
+        byte_s = 1 / device.memory_bandwidth_bytes_per_s
+        token_s = 2 * heads.element_bytes * width * byte_s
+        write_s = 1e-6 * min(heads.kv_heads * width, WRITE_THREADS) / SM_THREADS / device.sms
         return (
             1e-6 * c["launch"],
-            (c["flops"] * width + c["softmax"] * SOFTMAX_WIDTH) * flop_s * heads.heads,
-            width * flop_s * heads.heads,
-            c["sustained_flops"],
-            (c["longest_block"] * width + c["longest_softmax"] * SOFTMAX_WIDTH) * flop_s * QUERY_TILE * device.sms,
-            c["query_bytes"] * token_s * heads.heads,
+            1e-6 * c["split_launch"],
+            (c["flops"] * width + c["softmax"] * SOFTMAX_WIDTH) * flop_s,
+            1e3 * width * flop_s / c["sustained_from"],
+            c["sustained"] * width * width / (width + SOFTMAX_WIDTH) * flop_s,
+            c["query_bytes"] * token_s * heads.heads + c["kv_write"] * write_s,
             c["kv_bytes"] * token_s * heads.kv_heads,
-            c["blocks"] * share * heads.heads * width / 128,
+            c["combine"] * 8 * heads.heads * width * byte_s,
+            1e-6 * c["blocks"] * self._blocks_of_tile / device.sms,
             1e-6 * c["waves"],
-            1e-6 * c["packed_waves"],
-            c["kv_heads"] * share * heads.kv_heads,
         )
+
+    def _limits(self, c: Mapping[str, float]) -> tuple[float, ...]:
+        """Return how :meth:`_seconds` bends: how a token fills the cache, and what the longest block costs."""
+        heads, device = self._heads, self._device
+        filled = 2 * heads.element_bytes * heads.width / (c["cache_share"] * device.l2_bytes)
+        per_token = (c["longest_block"] * heads.width + c["longest_softmax"] * SOFTMAX_WIDTH) / device.peak_flops
+        longest_s = 4 * per_token * self._tile * device.sms
+        start_s = 1e-6 * c["longest_start"]
+        exponent = c["overlap_exponent"]
+        return filled * heads.heads, filled * heads.kv_heads, c["cached_cost"], start_s, longest_s, exponent
 
     def _correction(self, chunks: float, tokens: int, context: float) -> float:
         """Return the factor for ``chunks`` (a real number >= 1) equal ones."""
