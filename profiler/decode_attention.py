@@ -188,6 +188,6 @@ def features(shape: Shape, device: Device) -> Floats:
     columns += [shape["heads"] / shape["kv_heads"], shape["sequences"], shape["kv_heads"], shape["head_dim"]]
     columns += [layout.waves(slots) * slots / parts for slots in (device.sms, 2 * device.sms)]
     logarithms = [np.log2(column) for column in [*columns, layout.splits]]
-    kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape)]
+    kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape), _planned(shape, device)]
     kinds.append(layout.kv_bytes < COEFFICIENTS["cache_share"][0] * device.l2_bytes)
     return np.stack([*logarithms, *(np.asarray(kind, dtype=np.float64) for kind in kinds)], axis=1)

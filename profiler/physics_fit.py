@@ -19,8 +19,11 @@ MOST_ROWS = 3000
 MOST_STEPS = 80
 STARTS = 6
 SOFT_FROM = 0.1
-PULL = 0.02
-"""How strongly coefficients of attention are drawn to where they start, in shares of a log error."""
+PULL, PULL_OF_MOVED = 0.02, 0.1
+"""How strongly coefficients of attention are drawn to where they start, in shares of a log error, and to where they
+lay on another device."""
+LEAST_OF_START = 0.02
+"""Of a coefficient's usual start, where it starts if it was nothing on another device."""
 
 
 def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
@@ -35,6 +38,37 @@ def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[st
     if op is PREFILL_ATTENTION:
         return _fit_prefill(shape, time_s, device)
     return _fit_terms(op, shape, time_s, device)
+
+
+def move_physics(
+    op: Op, coefficients: Mapping[str, float], shape: Shape, time_s: Floats, device: Device
+) -> dict[str, float]:
+    """Return the coefficients that another device's have become on ``device``, from few rows measured there.
+
+    Those of attention are scaled as the rows say together, and from there drawn to where the rows say each of them
+    lies; a prefill kernel is chosen anew.
+
+    Raises
+    ------
+    ValueError
+        If ``op`` is not attention.
+    """
+    if op not in (PREFILL_ATTENTION, DECODE_ATTENTION):
+        raise ValueError(f"{op.name} is not attention")
+    limits = prefill_attention.COEFFICIENTS if op is PREFILL_ATTENTION else decode_attention.COEFFICIENTS
+    scale = float(np.exp(np.median(np.log(time_s / op.physics(coefficients, shape, device)))))
+    moved = {name: _moved(coefficients.get(name, absent), scale, each) for name, (*each, absent) in limits.items()}
+    fit = _fit_prefill if op is PREFILL_ATTENTION else _fit_decode
+    return fit(shape, time_s, device, moved, PULL_OF_MOVED)
+
+
+def _moved(value: float, scale: float, limits: Sequence[float]) -> tuple[float, float, float]:
+    """Return start, least and most of a moved coefficient: what has no most is a time, what has one is a share."""
+    start, lowest, highest = limits
+    if highest == np.inf:
+        return max(value * scale, LEAST_OF_START * start), lowest, highest
+    margin = 1e-3 * (highest - lowest)
+    return float(np.clip(value, lowest + margin, highest - margin)), lowest, highest
 
 
 def _fit_terms(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
@@ -74,21 +108,33 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
     return _named(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
-def _fit_decode(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+def _fit_decode(
+    shape: Shape,
+    time_s: Floats,
+    device: Device,
+    limits: Mapping[str, Sequence[float]] = decode_attention.COEFFICIENTS,
+    pull: float = PULL,
+) -> dict[str, float]:
     layout = decode_attention.Blocks.of(shape, device)
 
     def predict(coefficients: dict[str, float]) -> Floats:
         return decode_attention.seconds(coefficients, shape, layout, device)
 
-    return _fit_attention(predict, time_s, decode_attention.COEFFICIENTS)[1]
+    return _fit_attention(predict, time_s, limits, pull)[1]
 
 
-def _fit_prefill(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+def _fit_prefill(
+    shape: Shape,
+    time_s: Floats,
+    device: Device,
+    limits: Mapping[str, Sequence[float]] = prefill_attention.COEFFICIENTS,
+    pull: float = PULL,
+) -> dict[str, float]:
     """Return the coefficients of whichever kernel fits better: one that packs query heads, or one that does not."""
     fits = []
     for packed in (False, True):
         launch = prefill_attention.Launch.of(shape, device, packed)
-        cost, found = _fit_attention(partial(_prefill_s, launch), time_s, prefill_attention.COEFFICIENTS)
+        cost, found = _fit_attention(partial(_prefill_s, launch), time_s, limits, pull)
         fits.append((cost, found | {prefill_attention.PACKED: float(packed)}))
     return min(fits, key=lambda fit: fit[0])[1]
 
@@ -98,7 +144,7 @@ def _prefill_s(launch: prefill_attention.Launch, coefficients: Mapping[str, floa
 
 
 def _fit_attention(
-    predict: Callable[[dict[str, float]], Floats], time_s: Floats, bounds: Mapping[str, Sequence[float]]
+    predict: Callable[[dict[str, float]], Floats], time_s: Floats, bounds: Mapping[str, Sequence[float]], pull: float
 ) -> tuple[float, dict[str, float]]:
     """Return how badly, and with which coefficients within ``bounds`` (start, least, most), ``predict`` fits."""
     from scipy.optimize import least_squares
@@ -109,8 +155,8 @@ def _fit_attention(
         return dict(zip(bounds, map(float, values), strict=True))
 
     def miss(values: Floats) -> Floats:
-        pull = PULL * np.log((values + 1e-3) / start)
-        return np.concatenate([np.log(predict(named(values)) / time_s), pull])
+        drawn = pull * np.log((values + 1e-3) / (start + 1e-3))
+        return np.concatenate([np.log(predict(named(values)) / time_s), drawn])
 
     found = least_squares(
         miss, start, bounds=(lowest, highest), loss="soft_l1", f_scale=SOFT_FROM, x_scale=start, max_nfev=MOST_STEPS

@@ -19,8 +19,8 @@ from profiler.fit import fit_op, rows_of
 from profiler.fitted import FittedOp
 from profiler.importers import import_tables
 from profiler.model import load_model
-from profiler.op import DECODE_ATTENTION, MIXED_ATTENTION, PREFILL_ATTENTION
-from profiler.physics_fit import fit_physics
+from profiler.op import DECODE_ATTENTION, MIXED_ATTENTION, PREFILL_ATTENTION, Op
+from profiler.physics_fit import fit_physics, move_physics
 from profiler.prefill_time import PrefillAttention
 from profiler.tile import Floats
 from profiler.transfer import load_shipped
@@ -132,6 +132,33 @@ def test_planning_on_the_device_ends_with_its_most_sequences() -> None:
     few, many = (_shape(sequences=n, past_tokens=0, **LAYOUT) for n in (992, 993))
     assert physics(start, few, hopper)[0] > 1.05 * physics(start, many, hopper)[0]
     assert physics(start, few, A100)[0] < physics(start, many, A100)[0]
+
+
+@pytest.mark.parametrize("op", [PREFILL_ATTENTION, DECODE_ATTENTION])
+def test_few_rows_move_the_physics_of_another_device(op: Op) -> None:
+    """Everything takes half as long again but for launches, which take twice as long: ten rows tell the difference."""
+    limits = prefill_attention.COEFFICIENTS if op is PREFILL_ATTENTION else COEFFICIENTS
+    source = {name: each[0] for name, each in limits.items()} | {prefill_attention.PACKED: 0.0}
+    truth = {
+        name: value * (1.5 if limits[name][2] == np.inf else 1) for name, value in source.items() if name in limits
+    }
+    truth |= {"launch": 2 * source["launch"], prefill_attention.PACKED: 0.0}
+    draws = np.random.default_rng(1)
+    shape = {key: np.full(200, value) for key, value in LAYOUT.items()}
+    shape["sequences"], shape["query_tokens"] = 2.0 ** draws.integers(0, 9, 200), 2.0 ** draws.integers(4, 12, 200)
+    shape["past_tokens"] = 2.0 ** draws.integers(4, 14, 200)
+    time_s = op.physics(truth, shape, A100)
+    few = {key: values[:10] for key, values in shape.items()}
+    moved = move_physics(op, source, few, time_s[:10], A100)
+    scaled = 1.5 * op.physics(source, shape, A100)
+    miss, miss_of_scaled = (np.abs(np.log(each / time_s)) for each in (op.physics(moved, shape, A100), scaled))
+    assert np.median(miss) < 0.03
+    assert np.quantile(miss, 0.9) < np.quantile(miss_of_scaled, 0.9)
+
+
+def test_only_attention_is_moved_term_by_term() -> None:
+    with pytest.raises(ValueError, match="is not attention"):
+        move_physics(MIXED_ATTENTION, {}, {}, np.ones(1), A100)
 
 
 def test_mixed_launches_of_a_real_engine(data: Path) -> None:
