@@ -38,7 +38,7 @@ COEFFICIENTS: Mapping[str, tuple[float, float, float, float]] = {
     "split_launch": (8.0, 1e-4, np.inf, 0.0),
     "flops": (1.2, 1e-4, np.inf, 0.0),
     "softmax": (0.9, 1e-4, np.inf, 0.0),
-    "sustained": (0.3, 1e-4, np.inf, 0.0),
+    "sustained": (0.15, 1e-4, np.inf, 0.0),
     "query_bytes": (1.0, 1e-4, np.inf, 0.0),
     "kv_bytes": (1.5, 1e-4, np.inf, 0.0),
     "kv_write": (1.2, 1e-4, np.inf, 0.0),
