@@ -16,31 +16,33 @@ if TYPE_CHECKING:
 Shape = Mapping[str, Floats]
 OP = "decode_attention"
 KEYS = ("sequences", "past_tokens", "heads", "kv_heads", "head_dim", "element_bytes")
-NAMES = (
-    "launch",
-    "combine",
-    "split_doubling",
-    "packing",
-    "sequence",
-    "wave_of_one",
-    "wave_of_two",
-    "tile_of_one",
-    "tile_of_two",
-    "queries",
-    "block",
-    "block_width",
-    "memory",
-    "cache",
-    "memory_start",
-    "idle_memory",
-    "unsplit",
-    "cache_share",
-    "overlap_exponent",
-)
-START = (8.0, 1.0, 0.5, 1.0, 0.01, 0.5, 0.5, 1.0, 1.0, 0.1, 0.5, 0.5, 1.2, 0.6, 1.0, 0.5, 0.3, 0.75, 2.0)
-LOWEST = (*(1e-4 for _ in START[:15]), 0.0, 0.0, 0.3, 1.0)
-HIGHEST = (*(np.inf for _ in START[:15]), 1.0, 1.0, 1.5, 6.0)
-"""Bounds of the coefficients: microseconds, shares, and the exponent."""
+COEFFICIENTS: Mapping[str, tuple[float, float, float, float]] = {
+    "launch": (8.0, 1e-4, np.inf, 0.0),
+    "combine": (1.0, 1e-4, np.inf, 0.0),
+    "split_doubling": (0.5, 1e-4, np.inf, 0.0),
+    "packing": (1.0, 1e-4, np.inf, 0.0),
+    "packed_bytes": (1.0, 1e-4, np.inf, 0.0),
+    "sequence": (0.01, 1e-4, np.inf, 0.0),
+    "wave_of_one": (0.5, 1e-4, np.inf, 0.0),
+    "wave_of_two": (0.5, 1e-4, np.inf, 0.0),
+    "tile_of_one": (1.0, 1e-4, np.inf, 0.0),
+    "tile_of_two": (1.0, 1e-4, np.inf, 0.0),
+    "queries": (0.1, 1e-4, np.inf, 0.0),
+    "block": (0.5, 1e-4, np.inf, 0.0),
+    "block_width": (0.5, 1e-4, np.inf, 0.0),
+    "planned_block": (0.5, 1e-4, np.inf, 0.0),
+    "planned_sequence": (0.01, 1e-4, np.inf, 0.0),
+    "memory": (1.2, 1e-4, np.inf, 0.0),
+    "cache": (0.6, 1e-4, np.inf, 0.0),
+    "memory_start": (1.0, 1e-4, np.inf, 0.0),
+    "idle_memory": (0.5, 0.0, 1.0, 0.0),
+    "unsplit": (0.3, 0.0, 1.0, 0.0),
+    "cache_share": (0.75, 0.3, 1.5, 0.75),
+    "overlap_exponent": (2.0, 1.0, 6.0, 2.0),
+}
+"""Start, least and most of each coefficient, and the value that leaves its term out: microseconds, shares, and the
+exponent."""
+NAMES = tuple(COEFFICIENTS)
 KV_TILE = 128
 MOST_SPLITS = 128
 GOOD_WAVES = 0.85
@@ -49,6 +51,8 @@ FULL_WAVE = 0.8
 the fewest parts whose waves are within 0.85 of the fullest."""
 BLOCKS_PER_SM: Mapping[str, int] = {"hopper": 1}
 """Thread blocks that run at once on a multiprocessor where it is not two: kernels for Hopper take one whole."""
+PLANNED: Mapping[str, int] = {"hopper": 992}
+"""Sequences up to which kernels for an architecture plan their thread blocks on the device, before they start."""
 CACHE_SHARPNESS = 12.0
 REFERENCE_WIDTH = 128
 
@@ -109,14 +113,21 @@ def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> 
     one after the other: waves of blocks, each with a start and the tiles of its part of a context. The memory
     time is that of the KV bytes; where they fit into a share of the last cache, a repeated measurement reads
     them from there. Splitting contexts costs a second launch that combines the parts; so does packing the
-    query heads of several KV heads. Kernels that do not split where each head has KV of its own show in
-    ``unsplit``.
+    query heads of several KV heads, which are copied. Kernels that do not split where each head has KV of its
+    own show in ``unsplit``. Planning the blocks of up to :data:`PLANNED` sequences on the device costs something
+    for each sequence and block.
+
+    Parameters
+    ----------
+    coefficients
+        By :data:`NAMES`; one that is absent leaves its term out.
     """
     return seconds(coefficients, shape, Blocks.of(shape, device), device)
 
 
-def seconds(c: Mapping[str, float], shape: Shape, layout: Blocks, device: Device) -> Floats:
+def seconds(coefficients: Mapping[str, float], shape: Shape, layout: Blocks, device: Device) -> Floats:
     """Return what :func:`physics` does, for a layout that is known already."""
+    c = {name: coefficients.get(name, absent) for name, (*_, absent) in COEFFICIENTS.items()}
     whole = c["unsplit"] * (shape["heads"] == shape["kv_heads"])
     chain = _chain(c, shape, layout, device)
     unsplit = _chain(c, shape, Blocks(layout.blocks, layout.tiles, np.ones_like(chain), layout.kv_bytes), device)
@@ -125,7 +136,8 @@ def seconds(c: Mapping[str, float], shape: Shape, layout: Blocks, device: Device
     longer, shorter, p = np.maximum(chain, memory), np.minimum(chain, memory), c["overlap_exponent"]
     busy = longer * (1 + (shorter / longer) ** p) ** (1 / p)
     combine = (c["combine"] + c["split_doubling"] * np.log2(layout.splits)) * (layout.splits > 1) * (1 - whole)
-    added = c["launch"] + combine + c["packing"] * _packed(shape) + c["sequence"] * shape["sequences"]
+    planned = c["planned_sequence"] * _planned(shape, device)
+    added = c["launch"] + combine + _packing(c, shape, device) + (c["sequence"] + planned) * shape["sequences"]
     return np.asarray(1e-6 * (added + busy), dtype=np.float64)
 
 
@@ -135,15 +147,27 @@ def _packed(shape: Shape) -> Floats:
     return np.asarray(several & (shape["heads"] > shape["kv_heads"]), dtype=np.float64)
 
 
+def _packing(c: Mapping[str, float], shape: Shape, device: Device) -> Floats:
+    """Return microseconds of that copy: a launch, and the bytes of queries and outputs."""
+    size_bytes = 2 * shape["element_bytes"] * shape["sequences"] * shape["heads"] * shape["head_dim"]
+    copied = c["packed_bytes"] * 1e6 * size_bytes / device.memory_bandwidth_bytes_per_s
+    return np.asarray((c["packing"] + copied) * _packed(shape), dtype=np.float64)
+
+
+def _planned(shape: Shape, device: Device) -> Floats:
+    """Return 1 where the thread blocks are planned on the device."""
+    return np.asarray(shape["sequences"] <= PLANNED.get(device.architecture, 0), dtype=np.float64)
+
+
 def _chain(c: Mapping[str, float], shape: Shape, layout: Blocks, device: Device) -> Floats:
     """Return microseconds of what one multiprocessor does one after the other."""
     tiles, width = np.ceil(layout.tiles / layout.splits), shape["head_dim"] / REFERENCE_WIDTH
     one, two = layout.waves(device.sms), layout.waves(2 * device.sms)
     queries = c["queries"] * shape["heads"] / shape["kv_heads"] * width
-    waves = one * (c["wave_of_one"] + c["tile_of_one"] * tiles + queries)
-    waves += two * (c["wave_of_two"] + c["tile_of_two"] * tiles)
-    blocks = (c["block"] + c["block_width"] * width) * layout.blocks * layout.splits / device.sms
-    return np.asarray(waves + blocks, dtype=np.float64)
+    waves = one * (c["wave_of_one"] + c["tile_of_one"] * tiles * width + queries)
+    waves += two * (c["wave_of_two"] + c["tile_of_two"] * tiles * width)
+    per_block = c["block"] + c["block_width"] * width + c["planned_block"] * _planned(shape, device)
+    return np.asarray(waves + per_block * layout.blocks * layout.splits / device.sms, dtype=np.float64)
 
 
 def _memory(c: Mapping[str, float], layout: Blocks, device: Device) -> Floats:
@@ -164,8 +188,8 @@ def features(shape: Shape, device: Device) -> Floats:
     columns += [shape["heads"] / shape["kv_heads"], shape["sequences"], shape["kv_heads"], shape["head_dim"]]
     columns += [layout.waves(slots) * slots / parts for slots in (device.sms, 2 * device.sms)]
     logarithms = [np.log2(column) for column in [*columns, layout.splits]]
-    kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape)]
-    kinds.append(layout.kv_bytes < START[NAMES.index("cache_share")] * device.l2_bytes)
+    kinds = [layout.splits > 1, shape["heads"] == shape["kv_heads"], _packed(shape), _planned(shape, device)]
+    kinds.append(layout.kv_bytes < COEFFICIENTS["cache_share"][0] * device.l2_bytes)
     return np.stack([*logarithms, *(np.asarray(kind, dtype=np.float64) for kind in kinds)], axis=1)
 
 

@@ -92,7 +92,6 @@ PREFILL_ATTENTION = Op(
     keys=prefill_attention.KEYS,
     coefficients=prefill_attention.NAMES,
     physics=prefill_attention.physics,
-    terms=prefill_attention.terms,
     features=prefill_attention.features,
     groups=_head_layout,
     plane=prefill_attention.plane,

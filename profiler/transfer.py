@@ -15,7 +15,8 @@ import numpy as np
 from profiler.bands import COVERAGES, Bands
 from profiler.device import load_device
 from profiler.fitted import FittedDevice, FittedOp
-from profiler.op import OPS, Op, Shape
+from profiler.op import DECODE_ATTENTION, OPS, PREFILL_ATTENTION, Op, Shape
+from profiler.physics_fit import move_physics
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -86,8 +87,11 @@ def as_transferred(op: FittedOp) -> FittedOp:
 
 
 def adapt(fitted: FittedOp, op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
-    """Return the op's physics, scaled by what the rows measured on ``device`` say."""
+    """Return the op's physics, moved to what the rows measured on ``device`` say: attention term by term, others by a
+    common factor."""
     bare = fitted.physics_only()
+    if op in (PREFILL_ATTENTION, DECODE_ATTENTION):
+        return replace(bare, coefficients=move_physics(op, bare.coefficients, shape, time_s, device))
     factor = float(np.exp(np.median(np.log(time_s / bare.predict(shape, device)))))
     scaled = {name: value * factor if op.terms else value for name, value in bare.coefficients.items()}
     return replace(bare, coefficients=scaled)
