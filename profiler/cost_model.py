@@ -35,6 +35,9 @@ GRAPH_GAP_S = 1e-6
 """From the end of a kernel to the start of the next that depends on it, within a CUDA graph: the order of magnitude, a
 microsecond, assumed and not fitted. Tables hold the kernels' own times; where a deployment captures graphs this counts
 instead of :data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
+LAUNCH_GAP_S = 5e-6
+"""The same where a batch is larger than any captured graph and its kernels are launched one by one: the usual few
+microseconds of a launch, assumed too."""
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
@@ -98,7 +101,8 @@ class CostModel:
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
         tables, layers = self._stages[stage], self._layers[stage]
-        linear_s, communication_s, _ = self._row(stage, batch.prefill_tokens + batch.decodes)
+        tokens = batch.prefill_tokens + batch.decodes
+        linear_s, communication_s, _ = self._row(stage, tokens)
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
         prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
@@ -111,7 +115,7 @@ class CostModel:
             layers * decode_s,
             head_s,
             communication_s + gather_s,
-            self._engine_s(batch, stage),
+            self._engine_s(batch, stage) + self._launches_s(tokens),
         )
         return {group: self._pace * part for group, part in zip(GROUPS, parts, strict=True)}
 
@@ -225,7 +229,15 @@ class CostModel:
 
     def _token_s(self, stage: int, tokens: int) -> float:
         linear_s, communication_s, _ = self._row(stage, tokens)
-        return self._pace * (linear_s + communication_s)
+        return self._pace * (linear_s + communication_s + self._launches_s(tokens))
+
+    def _launches_s(self, tokens: int) -> float:
+        """Return what launching kernels one by one adds, beyond the largest captured graph."""
+        sizes = self.deployment.cudagraph_capture_sizes
+        known = self.fitted.engine is not None or self.fitted.overhead_s is not None
+        if known or not sizes or tokens <= sizes[-1]:
+            return 0.0
+        return (LAUNCH_GAP_S - GRAPH_GAP_S) * kernels(self.deployment)
 
     def _output_s(self, stage: int, outputs: int) -> float:
         tables = self._stages[stage]

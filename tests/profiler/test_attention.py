@@ -78,19 +78,19 @@ def test_a_chunk_costs_what_the_op_predicts(tokens: int, past: int, packed: floa
     prefill = PrefillAttention(DEPLOYMENT, _prefill(packed), 8192)
     shape = _shape(sequences=1, query_tokens=tokens, past_tokens=past, **LAYOUT)
     expected = float(PREFILL_ATTENTION.physics(_prefill(packed).coefficients, shape, A100)[0])
-    assert prefill.alone(tokens, past) == pytest.approx(expected, rel=0.2)
+    assert prefill.alone(tokens, past) == pytest.approx(expected, rel=0.15)
 
 
 @pytest.mark.parametrize("packed", [0.0, 1.0])
-def test_chunks_cost_what_the_op_predicts_but_for_a_percent(packed: float) -> None:
+def test_nine_in_ten_chunks_cost_what_the_op_predicts_within_a_percent(packed: float) -> None:
     draws, prefill = np.random.default_rng(0), PrefillAttention(DEPLOYMENT, _prefill(packed), 8192)
     tokens, past = np.rint(2 ** draws.uniform(1, 13, 500)), np.rint(2 ** draws.uniform(0, 17, 500) - 1)
     alone = np.asarray([prefill.alone(int(t), int(p)) for t, p in zip(tokens, past, strict=True)])
     columns = {key: np.full(500, value) for key, value in LAYOUT.items()} | {"sequences": np.ones(500)}
     shape = columns | {"query_tokens": tokens, "past_tokens": past}
     miss = np.abs(alone / PREFILL_ATTENTION.physics(_prefill(packed).coefficients, shape, A100) - 1)
-    assert np.median(miss) < 0.01
-    assert np.quantile(miss, 0.9) < 0.06
+    assert np.median(miss) < 0.002
+    assert np.quantile(miss, 0.9) < 0.01
 
 
 def _prefill(packed: float) -> FittedOp:

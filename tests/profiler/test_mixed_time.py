@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from profiler.aggregates import Aggregates, Slice
-from profiler.cost_model import CostModel, load_cost_model
+from profiler.cost_model import GRAPH_GAP_S, LAUNCH_GAP_S, CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.fit import fit_rows, rows_of
+from profiler.layer import kernels
 from profiler.mixed_time import FEWEST_ROWS, MixedAttention
 from profiler.op import MIXED_ATTENTION
 from profiler.profile import ops_table
@@ -91,6 +92,20 @@ def test_a_batch_is_padded_to_the_next_captured_graph_and_beyond_them_not_at_all
     assert linear_s(9) == linear_s(40) == linear_s(64)
     assert linear_s(2) == linear_s(8) < linear_s(64) < linear_s(200)
     assert linear_s(200) == load_cost_model(DEPLOYMENT).breakdown(Aggregates.of(decodes=200, context=100))["linear"]
+
+
+def test_beyond_the_captured_graphs_every_kernel_is_launched() -> None:
+    captured = load_cost_model(replace(DEPLOYMENT, cudagraph_capture_sizes=(1, 8, 64)))
+
+    def overhead_s(tokens: int) -> float:
+        return captured.breakdown(Aggregates.of(tokens))["overhead"]
+
+    count = kernels(DEPLOYMENT)
+    assert overhead_s(64) == pytest.approx(GRAPH_GAP_S * count)
+    assert overhead_s(65) == pytest.approx(LAUNCH_GAP_S * count)
+    for tokens in (64, 65):
+        batch = Aggregates.of(tokens)
+        assert sum(captured.breakdown(batch).values()) == pytest.approx(captured.iteration_time(batch))
 
 
 def test_captured_sizes_must_ascend() -> None:
