@@ -102,11 +102,12 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """
     name, out = _held_out(op, shape)
     misses, helped = _unseen(op, shape, time_s, device, out)
-    with_residual = helped or (op.plane is not None and len(np.unique(op.groups(shape))) <= MOST_LAYOUTS)
+    few = op.plane is not None and len(np.unique(op.groups(shape))) <= MOST_LAYOUTS
+    with_residual = helped or few
     fitted = fit_rows(op, shape, time_s, device, with_residual=with_residual)
     fitted = replace(fitted, profiled_alone=with_residual and not helped)
     kinds = {name: misses}
-    if op.axis is not None or op.plane is not None:
+    if op.axis is not None or few:
         kinds["profiled shapes"] = _between(op, shape, time_s, device, with_residual)
     kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
     misses_of = {kind: errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
