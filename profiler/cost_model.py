@@ -18,6 +18,7 @@ from profiler.layer import kernels, layer_matrices
 from profiler.lazy_table import LazyTable
 from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
+from profiler.profiled_range import ProfiledRange
 from profiler.stage import StageOps, StageTables
 from profiler.transfer import load_fitted
 
@@ -118,6 +119,10 @@ class CostModel:
             self._engine_s(batch, stage) + self._launches_s(tokens),
         )
         return {group: self._pace * part for group, part in zip(GROUPS, parts, strict=True)}
+
+    def profiled_range(self) -> ProfiledRange:
+        """Return what the ops were measured on, which says whether a batch lies within."""
+        return ProfiledRange.of(self.deployment, self.fitted, one_launch=self._mixed is not None)
 
     def at_pace(self, pace: float) -> CostModel:
         """Return the same for a machine that takes ``pace`` times as long, all its sends excepted."""

@@ -15,6 +15,7 @@ from profiler.errors import errors
 from profiler.fitted import FittedDevice, FittedOp
 from profiler.learning import fit_curves, fit_residual
 from profiler.lint import COMPUTE, LINK, MEMORY, NO_TIME
+from profiler.measured_range import MeasuredRange
 from profiler.model import DTYPE_BYTES
 from profiler.op import DECODE_ATTENTION, GEMM, OPS, PREFILL_ATTENTION, Op, Shape
 from profiler.physics_fit import fit_physics
@@ -112,7 +113,8 @@ def fit_op(op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     kinds = {kind: pair for kind, pair in kinds.items() if len(pair[0])}
     misses_of = {kind: errors(measured, predicted) for kind, (measured, predicted) in kinds.items()}
     widths_of = {kind: Bands.of(measured, predicted) for kind, (measured, predicted) in kinds.items()}
-    return replace(fitted, rows=len(time_s), errors=misses_of, bands=widths_of)
+    measured = MeasuredRange.of(op.name, shape)
+    return replace(fitted, rows=len(time_s), errors=misses_of, bands=widths_of, measured=measured)
 
 
 def rows_of(table: pa.Table, op: Op) -> tuple[dict[str, Any], Floats]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from profiler.bands import Bands
 from profiler.engine_fit import EngineFit
+from profiler.measured_range import MeasuredRange
 from profiler.op import OPS, Shape
 from profiler.residual import LARGEST_CORRECTION, Curves, Residual, residual_from_json
 from profiler.surface import Surfaces
@@ -21,9 +22,9 @@ from traces.files import read_json, whole_file
 if TYPE_CHECKING:
     from profiler.device import Device
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)
-"""Version 1 has one width for all predicted times."""
+SCHEMA_VERSION = 3
+READABLE = (1, 2, SCHEMA_VERSION)
+"""Version 1 has one width for all predicted times; before version 3 no op says what it was measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class FittedOp:
         the measured time, on rows held out of the fit.
     bands
         ``{"unseen shapes": how wide a band around a prediction is, ...}``, from the same rows.
+    measured
+        What it was measured on; None where a file of an older version does not say.
     """
 
     name: str
@@ -58,6 +61,7 @@ class FittedOp:
     rows: int = 0
     errors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bands: Mapping[str, Bands] = field(default_factory=dict)
+    measured: MeasuredRange | None = None
 
     def predict(self, shape: Shape, device: Device) -> Floats:
         """Return seconds for each row of ``shape``."""
@@ -106,6 +110,7 @@ class FittedOp:
         """Return what :meth:`from_json` takes."""
         return {
             "rows": self.rows,
+            "measured": None if self.measured is None else self.measured.to_json(),
             "errors": self.errors,
             "bands": {kind: bands.to_json() for kind, bands in self.bands.items()},
             "coefficients": {name: float(f"{value:.6g}") for name, value in self.coefficients.items()},
@@ -129,6 +134,7 @@ class FittedOp:
             rows=document["rows"],
             errors=document["errors"],
             bands={kind: Bands.from_json(bands) for kind, bands in document["bands"].items()},
+            measured=MeasuredRange.from_json(document.get("measured")),
         )
 
 

@@ -42,6 +42,7 @@ def run_command(
     model: options.Model = "llama-3.1-8b",
     device: options.Device = "a100-sxm",
     profile: options.Profile = None,
+    strict: options.Strict = False,
     request_rate: options.RequestRate = None,
     burstiness: options.Burstiness = 1.0,
     num_prompts: options.NumPrompts = None,
@@ -89,6 +90,7 @@ def compare_command(
     model: options.Model = "llama-3.1-8b",
     device: options.Device = "a100-sxm",
     profile: options.Profile = None,
+    strict: options.Strict = False,
     request_rate: options.RequestRate = None,
     burstiness: options.Burstiness = 1.0,
     num_prompts: options.NumPrompts = None,
@@ -170,6 +172,7 @@ def replay_run_command(
             rich_help_panel=options.HARDWARE,
         ),
     ] = None,
+    strict: options.Strict = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
     ] = Path("out/replay-run"),
@@ -185,7 +188,7 @@ def replay_run_command(
     """
     from simulator.replay.session import replay_run
 
-    replay_run(run, output, profile=profile, device=device, model=model, as_json=json)
+    replay_run(run, output, profile=profile, device=device, model=model, strict=strict, as_json=json)
 
 
 def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:

@@ -89,6 +89,15 @@ GpuMemoryUtilization = Annotated[
     ),
 ]
 BlockSize = Annotated[int, typer.Option("--block-size", help="Tokens a KV block holds.", rich_help_panel=HARDWARE)]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse to guess: an error, and nothing written, at the first batch outside of what was measured on the "
+        "device. Without it such iterations are marked, and their share is printed.",
+        rich_help_panel=HARDWARE,
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(

@@ -35,6 +35,25 @@ def provenance(meta: RunMeta) -> Provenance:
     return Provenance(text=text + _borrowed(model), caution=False)
 
 
+def band_note(meta: RunMeta) -> str:
+    """Say how sure the iteration times of a run are, "" where that is not known."""
+    band = (meta.cost_model or {}).get("interval")
+    if not isinstance(band, Mapping):
+        return ""
+    low, high = (f"{100 * (band[side] - 1):+.1f} %" for side in ("low", "high"))
+    return f"{100 * band['coverage']:.3g} % band of an iteration's time, by errors on rows held out: {low} to {high}."
+
+
+def range_note(meta: RunMeta) -> str:
+    """Say how much of a run rests on batches outside of what was measured and where they leave it, "" if none does."""
+    known = (meta.cost_model or {}).get("profiled_range")
+    if not isinstance(known, Mapping) or not known["iterations_share"]:
+        return ""
+    left = "; ".join(str(limit["said"]) for limit in known["limits"] if limit["said"] is not None)
+    iterations, time = (f"{100 * known[f'{name}_share']:.3g} %" for name in ("iterations", "time"))
+    return f"{iterations} of iterations, {time} of their time, outside the profiled range: {left}."
+
+
 def _borrowed(model: Mapping[str, Any]) -> str:
     borrowed = model.get("borrowed")
     if not isinstance(borrowed, Mapping) or not borrowed:
@@ -71,7 +90,19 @@ def headline(run: RunRecord) -> str:
     """Say in two lines what was run, on what, and where the times come from."""
     meta = run.meta
     where = f"{meta.deployment.get('model', '?')} on {_device(meta)}, {_parallelism(meta)}"
-    return f"{_workload(meta)} · {where} · {_kv_cache(meta)}\n{provenance(meta).text}"
+    lines = (f"{_workload(meta)} · {where} · {_kv_cache(meta)}", provenance(meta).text)
+    return "\n".join(lines)
+
+
+def sureness(runs: Mapping[str, RunRecord]) -> list[tuple[str, bool]]:
+    """Return what is to be said of how sure simulated times are, each with whether it is a caution."""
+    found = []
+    for note, caution in ((band_note, False), (range_note, True)):
+        texts = {label: note(run.meta) for label, run in runs.items()}
+        one = len(set(texts.values())) == 1
+        told = [text if one else f"{label}: {text}" for label, text in texts.items() if text]
+        found += [(text, caution) for text in dict.fromkeys(told)]
+    return found
 
 
 def _joined(labels: Sequence[str], texts: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simulator.figure_style import Panel, strokes
 from simulator.figures import panels
-from simulator.provenance import facts, policy_settings, provenance
+from simulator.provenance import facts, policy_settings, provenance, sureness
 from simulator.report_style import CSS
 from simulator.scoreboard import scoreboard
 from simulator.verdicts import verdicts
@@ -75,12 +75,19 @@ def _what_was_run(runs: Runs, command: str) -> Iterator[str]:
     said = {provenance(run.meta) for run in records.values()}
     for each in sorted(said, key=lambda one: (not one.caution, one.text)):
         yield f'<p class="note{" caution" if each.caution else ""}">{escape(each.text)}</p>\n'
+    yield from sureness_html(records)
     yield "<dl>\n"
     for name, text in facts(records):
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>\n"
     yield "</dl>\n"
     if command:
         yield f"<pre><code>{escape(command)}</code></pre>\n"
+
+
+def sureness_html(runs: Mapping[str, RunRecord]) -> Iterator[str]:
+    """Yield how sure simulated times are, as notes."""
+    for text, caution in sureness(runs):
+        yield f'<p class="note{" caution" if caution else ""}">{escape(text)}</p>\n'
 
 
 def _who_wins(runs: Runs) -> Iterator[str]:

@@ -13,6 +13,7 @@ from policies.catalog import PolicyChoice
 from profiler.cost_model import load_cost_model
 from profiler.deployment import Deployment
 from profiler.model import load_model
+from simulator.range_marks import check_measured
 from simulator.simulation import Scenario
 from traces.errors import InputError
 from traces.workload import Workload
@@ -30,12 +31,14 @@ def build_scenario(
     max_model_len: int | None,
     policies: Collection[PolicyChoice],
     seed: int,
+    strict: bool = False,
     **deployment: Any,
 ) -> Scenario:
     """Put workload, deployment and cost model together and check that every policy can serve every request.
 
     All policies get the same KV memory: activations are counted for the largest batch that any of them may run
-    (see :meth:`policies.settings.Settings.most_tokens`).
+    (see :meth:`policies.settings.Settings.most_tokens`). With ``strict`` nothing may rest on another device's
+    measurements.
 
     Raises
     ------
@@ -65,7 +68,11 @@ def build_scenario(
         policy = choice.build(memory, stages=placed.pipeline_parallel_size)
         policy.check(int(workload.prompt_tokens[request]), int(workload.output_tokens[request]))
     cost_model = load_cost_model(placed, profile=profile)
-    return Scenario(workload=workload, deployment=placed, cost_model=cost_model, memory=memory, seed=seed)
+    if strict:
+        check_measured(cost_model)
+    return Scenario(
+        workload=workload, deployment=placed, cost_model=cost_model, memory=memory, seed=seed, strict=strict
+    )
 
 
 def _check_lengths(workload: Workload, limit: int, name: str) -> None:

@@ -42,6 +42,7 @@ class Request:
     model: str
     device: str
     profile: Path | None = None
+    strict: bool = False
     request_rate: float | None = None
     burstiness: float = 1.0
     num_prompts: int | None = None
@@ -157,6 +158,7 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
         model=request.model,
         device=request.device,
         profile=request.profile,
+        strict=request.strict,
         max_model_len=request.max_model_len,
         policies=choices.values(),
         seed=request.seed,

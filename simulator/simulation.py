@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
+from simulator.interval_sample import IntervalSample
+from simulator.range_marks import RangeMarks
 from simulator.replica import Flight, Replica
 from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter
@@ -27,13 +28,17 @@ OnProgress = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenario:
-    """What is the same for all policies of a comparison."""
+    """What is the same for all policies of a comparison.
+
+    With ``strict`` the first batch outside of what the cost model was measured on is an error; else it is marked.
+    """
 
     workload: Workload
     deployment: Deployment
     cost_model: CostModel
     memory: KVMemory
     seed: int = 0
+    strict: bool = False
 
 
 def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progress: OnProgress | None = None) -> None:
@@ -44,7 +49,8 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
     Raises
     ------
     InputError
-        If the policy does not go with the memory, or a request can never be served.
+        If the policy does not go with the memory, a request can never be served, or a strict scenario comes to a
+        batch that is outside of what was measured.
     """
     stages = scenario.deployment.pipeline_parallel_size
     env = simpy.Environment()
@@ -52,30 +58,42 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
     policy = choice.build(scenario.memory, stages=stages)
     with RunWriter(folder) as writer:
         log = RunLog(writer, scenario.workload)
-        record = partial(_record, log, scenario.deployment, on_progress)
+        record = _Recorder(scenario, choice, log, on_progress)
         Replica(env, policy, scenario.cost_model, arrivals, record)
         env.run()
         assert log.finished == len(arrivals), "requests were left behind"
         log.close()
-        writer.meta(_meta(scenario, choice))
+        writer.meta(_meta(scenario, choice, record))
 
 
-def _record(
-    log: RunLog, deployment: Deployment, on_progress: OnProgress | None, flight: Flight, done: Completion
-) -> None:
-    log.iteration(
-        flight.batch,
-        done,
-        flight,
-        stage_start_s=flight.stage_start_s,
-        stage_time_s=flight.stage_time_s,
-        flops=deployment.flops(flight.batch),
-    )
-    if on_progress is not None and done.finished:
-        on_progress(log.finished)
+class _Recorder:
+    """Takes what a replica completes: into the run record, marked, with how sure its time is."""
+
+    def __init__(self, scenario: Scenario, choice: PolicyChoice, log: RunLog, on_progress: OnProgress | None) -> None:
+        self._log, self._deployment, self._on_progress = log, scenario.deployment, on_progress
+        self._marks = RangeMarks(scenario.cost_model, choice, scenario.memory.max_model_len, strict=scenario.strict)
+        self._intervals = IntervalSample(scenario.cost_model)
+
+    def __call__(self, flight: Flight, done: Completion) -> None:
+        self._intervals.take(flight.batch, flight.stage_time_s)
+        self._log.iteration(
+            flight.batch,
+            done,
+            flight,
+            stage_start_s=flight.stage_start_s,
+            stage_time_s=flight.stage_time_s,
+            flops=self._deployment.flops(flight.batch),
+            outside=self._marks.mark(flight.batch, flight.stage_time_s),
+        )
+        if self._on_progress is not None and done.finished:
+            self._on_progress(self._log.finished)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of how the cost model fits this run."""
+        return {"profiled_range": self._marks.as_dict(), "interval": self._intervals.as_dict()}
 
 
-def _meta(scenario: Scenario, choice: PolicyChoice) -> dict[str, Any]:
+def _meta(scenario: Scenario, choice: PolicyChoice, record: _Recorder) -> dict[str, Any]:
     """Return what ``run.json`` says of the run."""
     deployment, memory = scenario.deployment, scenario.memory
     return {
@@ -83,7 +101,7 @@ def _meta(scenario: Scenario, choice: PolicyChoice) -> dict[str, Any]:
         "policy": {"name": choice.name, **asdict(choice.settings)},
         "deployment": deployment.to_json(),
         "workload": describe_workload(scenario.workload),
-        "cost_model": scenario.cost_model.describe(),
+        "cost_model": {**scenario.cost_model.describe(), **record.as_dict()},
         "seed": scenario.seed,
         "replicas": 1,
         "stages": deployment.pipeline_parallel_size,

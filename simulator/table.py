@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from simulator.provenance import headline
+from simulator.provenance import headline, sureness
 from simulator.scoreboard import Score, scoreboard
 from simulator.verdicts import verdicts
 from traces.command_line import new_console
@@ -44,13 +44,16 @@ def comparison_table(runs: Mapping[str, Metrics]) -> Table:
 def print_comparison(
     runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], console: Console | None = None
 ) -> None:
-    """Print what was run, once for all runs of which it is the same, the table, and under it who wins and why.
+    """Print what was run, once for all runs of which it is the same, how sure the times are, the table, and under it
+    who wins and why.
 
     Where the output is piped it is at least 100 columns wide.
     """
     console = console or new_console()
     for line in dict.fromkeys(headline(run) for run in runs.values()):
         console.print(_styled(line, ""))
+    for line, caution in sureness(runs):
+        console.print(_styled(line, "yellow" if caution else ""))
     console.print(comparison_table(metrics))
     if len(metrics) > 1:
         console.print(_styled("* best of the row (within 0.5 %)", "dim"))

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from traces.workload import FloatColumn, IntColumn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)
+"""Version 1 marks no iteration as outside of a profile."""
 SOURCES = ("simulator", "engine")
 SmallColumn = npt.NDArray[np.int32]
 
@@ -62,8 +64,9 @@ class RunMeta:
     versions: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {self.schema_version}; expected {SCHEMA_VERSION}")
+        if self.schema_version not in READABLE:
+            expected = " or ".join(map(str, READABLE))
+            raise ValueError(f"schema version {self.schema_version}; expected {expected}")
         if self.source not in SOURCES:
             raise ValueError(f"source is {self.source!r}; expected one of {', '.join(SOURCES)}")
         for name in ("replicas", "stages", "gpus", "kv_blocks", "block_size", "max_num_seqs"):
@@ -123,6 +126,9 @@ class IterationColumns:
         Sequences preempted to make this batch.
     flops
         FLOPs of the model for this batch.
+    outside
+        0 for a batch within what its cost model was measured on, and for measured ones; else which of the limits in
+        ``run.json`` (``cost_model.profiled_range.limits``, counted from 1) it leaves.
     gap_offsets, gap_s, gap_count
         TBT samples that end with iteration i, grouped: ``gap_count[j]`` tokens came out ``gap_s[j]`` seconds
         after the token before of the same sequence, j in ``gap_offsets[i]:gap_offsets[i + 1]``. int64
@@ -147,6 +153,7 @@ class IterationColumns:
     blocks_used: SmallColumn
     preemptions: SmallColumn
     flops: FloatColumn
+    outside: SmallColumn
     gap_offsets: IntColumn
     gap_s: FloatColumn
     gap_count: SmallColumn

@@ -105,8 +105,12 @@ class RunLog:
         stage_start_s: Sequence[float],
         stage_time_s: Sequence[float],
         flops: float,
+        outside: int = 0,
     ) -> None:
-        """Note one iteration, with the start and the busy time of each stage, and the requests that it ended."""
+        """Note one iteration, with the start and the busy time of each stage, and the requests that it ended.
+
+        ``outside`` is as in :class:`traces.run_columns.IterationColumns`.
+        """
         for sequence in done.finished:
             self._finish(sequence)
         self._writer.iteration(
@@ -129,6 +133,7 @@ class RunLog:
                 load.blocks_used,
                 batch.preemptions,
                 flops,
+                outside,
                 done.gaps,
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from traces.errors import InputError
 from traces.files import read_json, whole_folder, write_json
 from traces.run_checks import iteration_columns, request_columns
-from traces.run_columns import IterationColumns, RequestColumns, RunMeta, RunRecord
+from traces.run_columns import SCHEMA_VERSION, IterationColumns, RequestColumns, RunMeta, RunRecord
 from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema, check_columns
 from traces.run_tables import iteration_batch, iteration_batches, request_table
 from traces.settings import from_mapping
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 ROW_GROUP = 65_536
+MARKED_SINCE = 2
+"""Schema version."""
 FILES = META, REQUESTS, ITERATIONS = "run.json", "requests.parquet", "iterations.parquet"
 
 
@@ -67,6 +70,7 @@ class IterationRow(NamedTuple):
     blocks_used: int
     preemptions: int
     flops: float
+    outside: int
     gaps: Sequence[tuple[float, int]]
 
 
@@ -101,7 +105,7 @@ class RunRecorder:
         InputError
             If a key is missing, unknown or of the wrong type.
         """
-        self._meta = from_mapping(RunMeta, {"schema_version": 1, **document}, where=META)
+        self._meta = from_mapping(RunMeta, {"schema_version": SCHEMA_VERSION, **document}, where=META)
 
     def record(self) -> RunRecord:
         """Return the run.
@@ -197,12 +201,12 @@ def write_run(path: str | PathLike[str], run: RunRecord) -> Path:
 
 
 def read_run(path: str | PathLike[str]) -> RunRecord:
-    """Read a run record.
+    """Read a run record; one of an older version becomes one of this.
 
     Raises
     ------
     InputError
-        If ``path`` is no run record of this schema version, a column is missing, unknown or of another type,
+        If ``path`` is no run record of a readable schema version, a column is missing, unknown or of another type,
         or a value cannot be (with file, row and column).
     """
     folder = Path(path)
@@ -210,12 +214,24 @@ def read_run(path: str | PathLike[str]) -> RunRecord:
         raise InputError("no run record", where=folder, expected=f"a folder with {META}")
     meta = from_mapping(RunMeta, read_json(folder / META), where=folder / META)
     requests = _read_table(folder / REQUESTS, REQUEST_TYPES)
-    iterations = _read_table(folder / ITERATIONS, ITERATION_TYPES)
+    marked = meta.schema_version >= MARKED_SINCE
+    types = {name: kind for name, kind in ITERATION_TYPES.items() if marked or name != "outside"}
+    iterations = _read_table(folder / ITERATIONS, types)
+    if not marked:
+        iterations = _unmarked(iterations)
     return RunRecord(
-        meta=meta,
+        meta=replace(meta, schema_version=SCHEMA_VERSION),
         requests=request_columns(requests, meta, folder / REQUESTS),
         iterations=iteration_columns(iterations, meta, folder / ITERATIONS),
     )
+
+
+def _unmarked(iterations: pa.Table) -> pa.Table:
+    """Return the table of a record from before batches were marked, with none of them outside of its profile."""
+    import numpy as np
+    import pyarrow as pa
+
+    return iterations.append_column("outside", pa.array(np.zeros(len(iterations), np.int32)))
 
 
 def _parquet_writer(path: Path, types: dict[str, str]) -> Any:

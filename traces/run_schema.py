@@ -42,6 +42,7 @@ ITERATION_TYPES = {
     "blocks_used": "int32",
     "preemptions": "int32",
     "flops": "float64",
+    "outside": "int32",
     "gap_s": "list<float64>",
     "gap_count": "list<int32>",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +15,7 @@ from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.device import Device, device_called, device_names, load_device
 from profiler.model import load_model, model_names
+from simulator.range_marks import check_measured
 from simulator.replay.engine_settings import SPARE_BLOCKS, EngineSettings, read_settings
 from simulator.replay.latencies import Latencies, Row, compare, disagreements
 from simulator.replay.prefix_hits import prefix_hits
@@ -79,7 +80,13 @@ class Replay:
 
 
 def replay(
-    published: PublishedRun, folder: Path, *, profile: Path | None, device: str | None, model: str | None
+    published: PublishedRun,
+    folder: Path,
+    *,
+    profile: Path | None,
+    device: str | None,
+    model: str | None,
+    strict: bool = False,
 ) -> Replay:
     """Simulate ``published`` into the run record ``folder`` and judge it.
 
@@ -89,6 +96,8 @@ def replay(
         A profile folder, or a folder of tables that ``profiler import`` takes; None: the shipped measurements.
     device, model
         In place of what the run's ``config.json`` names.
+    strict
+        Whether a batch outside of what was measured is an error.
 
     Raises
     ------
@@ -98,7 +107,9 @@ def replay(
     hardware = _device(published, device)
     settings = read_settings(published.meta, hardware.memory_bytes, where=published.folder / "vllm" / "meta.json")
     scenario = _scenario(published, settings, hardware, model or _model(published), profile)
-    simulate(scenario, choose(POLICY, **settings.policy()), folder)
+    if strict:
+        check_measured(scenario.cost_model)
+    simulate(replace(scenario, strict=strict), choose(POLICY, **settings.policy()), folder)
     run = read_run(folder)
     measured, simulated = Latencies.measured(published.requests), Latencies.simulated(run)
     rows = compare(measured, simulated, published.summary)

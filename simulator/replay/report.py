@@ -11,7 +11,7 @@ from simulator.replay.figures import panels
 from simulator.replay.replay import Replay
 from simulator.replay.seconds import TITLES
 from simulator.replay.table import headlines, percent
-from simulator.report import POLICY, figure_html
+from simulator.report import POLICY, figure_html, sureness_html
 from simulator.report_style import CSS
 from simulator.scoreboard import three_digits
 from traces.files import whole_file
@@ -40,6 +40,7 @@ def _page(replay: Replay) -> Iterator[str]:
     yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
     said = provenance(replay.run.meta)
     yield f'<p class="note{" caution" if said.caution else ""}">{escape(said.text)}</p>\n'
+    yield from sureness_html({"simulated": replay.run})
     for caution in replay.cautions:
         yield f'<p class="note caution">{escape(caution)}</p>\n'
     yield '<ul class="verdicts">\n'

@@ -14,7 +14,14 @@ DOCUMENT, REPORT, RECORD = "replay.json", "report.html", "run"
 
 
 def replay_run(
-    folder: Path, output: Path, *, profile: Path | None, device: str | None, model: str | None, as_json: bool = False
+    folder: Path,
+    output: Path,
+    *,
+    profile: Path | None,
+    device: str | None,
+    model: str | None,
+    strict: bool = False,
+    as_json: bool = False,
 ) -> Replay:
     """Replay the published run ``folder``; write record, figures and report to ``output``, and print the errors.
 
@@ -29,7 +36,7 @@ def replay_run(
 
     published = read_published_run(folder)
     with whole_folder(output, marker=DOCUMENT, is_ours=_is_ours) as target:
-        result = replay(published, target / RECORD, profile=profile, device=device, model=model)
+        result = replay(published, target / RECORD, profile=profile, device=device, model=model, strict=strict)
         write_json(target / DOCUMENT, result.as_dict())
         write_report(target / REPORT, result)
     if as_json:

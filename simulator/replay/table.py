@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulator.provenance import sureness
 from simulator.replay.replay import Replay
 from simulator.replay.seconds import TITLES
 from simulator.scoreboard import three_digits
@@ -19,6 +20,8 @@ def print_replay(replay: Replay, console: Console) -> None:
 
     for line in headlines(replay):
         console.print(Text(line))
+    for note, warns in sureness({"simulated": replay.run}):
+        console.print(Text(note, style="yellow" if warns else ""))
     table = new_table("", "ms", "real", "simulated", "our error", "published simulator's")
     for row in replay.rows:
         other = "–" if row.other_error is None else percent(row.other_error)

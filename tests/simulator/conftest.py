@@ -11,6 +11,7 @@ import pytest
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from profiler.profiled_range import ProfiledRange
 from simulator.simulation import Scenario
 from traces.workload import Workload
 
@@ -24,6 +25,12 @@ class LinearTimes:
 
     def hand_off_time(self, tokens: int) -> float:
         return 0.001
+
+    def profiled_range(self) -> ProfiledRange:
+        return ProfiledRange("nobody's")
+
+    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
+        return self.iteration_time(batch, stage), self.iteration_time(batch, stage)
 
     def describe(self) -> dict[str, Any]:
         return {"device": "paper", "from": "paper", "transferred": False}

@@ -53,6 +53,7 @@ ITERATION = {
     "blocks_used": 0,
     "preemptions": 0,
     "flops": 0.0,
+    "outside": 0,
     "gaps": [],
 }
 Rows = Sequence[dict[str, Any]]

@@ -202,7 +202,7 @@ def test_wrong_gaps_are_refused_with_their_iteration(folder, token_times):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema version 2; expected 1"),
+        ({"schema_version": 3}, "schema version 3; expected 1 or 2"),
         ({"source": "guess"}, "source is 'guess'; expected one of simulator, engine"),
         ({"replicas": 0}, "replicas is 0"),
         ({"peak_flops": -1.0}, "peak_flops is -1.0"),
@@ -243,3 +243,15 @@ def test_requests_need_exactly_their_columns(token_times):
     recorder = RunRecorder()
     with pytest.raises(ValueError, match="requests need the columns"):
         recorder.requests({"request_id": [1]})
+
+
+def test_a_record_from_before_iterations_were_marked_has_none_marked(folder):
+    document = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**document, "schema_version": 1}))
+    with pytest.raises(InputError, match="unknown column 'outside'"):
+        read_run(folder)
+    change_table(folder / "iterations.parquet", lambda table: table.drop_columns("outside"))
+    run = read_run(folder)
+    assert run.meta.schema_version == 2
+    assert len(run.iterations.outside) == len(run.iterations)
+    assert not run.iterations.outside.any()

@@ -13,6 +13,7 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import choose
+from profiler.profiled_range import ProfiledRange
 from simulator.simulation import Scenario, simulate
 from traces.run_record import RunRecord, read_run
 from traces.workload import Workload
@@ -47,6 +48,12 @@ class PlainGPU:
 
     def hand_off_time(self, tokens: int) -> float:
         return 1e-4
+
+    def profiled_range(self) -> ProfiledRange:
+        return ProfiledRange("nobody's")
+
+    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
+        return self.iteration_time(batch, stage), self.iteration_time(batch, stage)
 
     def describe(self) -> dict[str, Any]:
         return {"device": "plain-gpu", "from": "other-gpu", "transferred": True}

@@ -14,6 +14,7 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
+from profiler.profiled_range import ProfiledRange
 from simulator.simulation import Scenario, simulate
 from simulator.validation import Judge
 from traces.files import read_json, write_json
@@ -50,6 +51,9 @@ class PlainGPU:
 
     def hand_off_time(self, tokens: int) -> float:
         return 0.0
+
+    def profiled_range(self) -> ProfiledRange:
+        return ProfiledRange("nobody's")
 
     def describe(self) -> dict[str, Any]:
         return {"device": "plain-gpu", "from": "plain-gpu", "transferred": False}

@@ -87,7 +87,7 @@ def engine_run(policy: Policy, workload: Workload, rng: np.random.Generator, *, 
 
 def iterations_of(rows: np.ndarray[Any, Any]) -> IterationColumns:
     held = {name: rows[:, 2 + index].astype(np.int64) for index, name in enumerate(COMPARED)}
-    others = ("replica", "waiting", "running", "blocks_used", "preemptions", "flops")
+    others = ("replica", "waiting", "running", "blocks_used", "preemptions", "flops", "outside")
     values: dict[str, Any] = dict.fromkeys(others, np.zeros(len(rows), np.int64)) | held
     return IterationColumns(
         iteration=np.arange(len(rows)),

@@ -1,0 +1,174 @@
+"""What an op was measured on goes with its fit, and says which batches lie outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler.aggregates import Aggregates, Slice
+from profiler.cost_model import CostModel
+from profiler.deployment import Deployment
+from profiler.fitted import FittedDevice
+from profiler.measured_range import QUANTITIES, MeasuredRange
+from profiler.op import OPS
+from profiler.profiled_range import ProfiledRange
+from profiler.transfer import load_fitted
+
+HEADS = {"heads": (8, 64), "kv_heads": (1, 8), "head_dim": (64, 128), "heads_per_kv_head": (1, 8)}
+NUMBERS = {"element_bytes": (2, 2)}
+RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "gemm": {"tokens": (1, 4096), "weights": (2**20, 2**30), **NUMBERS},
+    "prefill_attention": {"query_tokens": (16, 2048), "past_tokens": (0, 8192), **HEADS, **NUMBERS},
+    "decode_attention": {
+        "decodes": (1, 256),
+        "decode_context": (16, 65_536),
+        "decode_context_sum": (16, 1_000_000),
+        **HEADS,
+        **NUMBERS,
+    },
+    "all_reduce": {"gpus": (2, 8), "size_bytes": (256, 2048 * 8192)},
+}
+
+
+@cache
+def placed(**changes: object) -> Deployment:
+    return Deployment(**{"model": "llama-3.1-8b", "device": "a100-sxm", **changes})  # type: ignore[arg-type]
+
+
+def ranged(ranges: Mapping[str, Mapping[str, tuple[float, float]]] = RANGES, device: str = "a100-sxm") -> FittedDevice:
+    fitted = load_fitted(placed(device=device).hardware)
+    ops = {
+        name: replace(op, measured=MeasuredRange(ranges[name])) if name in ranges else op
+        for name, op in fitted.ops.items()
+    }
+    return replace(fitted, ops=ops)
+
+
+def profiled(**changes: object) -> ProfiledRange:
+    return ProfiledRange.of(placed(**changes), ranged())
+
+
+def test_the_quantities_are_those_of_known_ops() -> None:
+    assert set(QUANTITIES) == set(OPS)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (Aggregates.of(512, past=512, decodes=128, context=4000), None),
+        (Aggregates.of(decodes=1, context=65_536), None),
+        (Aggregates.of(decodes=3, context=1), None),
+        (Aggregates.of(1), None),
+        (
+            Aggregates.of(decodes=1, context=131_072),
+            "decode attention: decode context 131,072, beyond the 65,536 measured",
+        ),
+        (Aggregates.of(decodes=257, context=100), "decode attention: decodes 257, beyond the 256 measured"),
+        (
+            Aggregates.of(decodes=100, context=10_001),
+            "decode attention: KV tokens of the decodes 1,000,100, beyond the 1,000,000 measured",
+        ),
+        (Aggregates.of(2049), "prefill attention: tokens of a chunk 2,049, beyond the 2,048 measured"),
+        (Aggregates.of(64, past=8193), "prefill attention: past tokens of a chunk 8,193, beyond the 8,192 measured"),
+        (Aggregates.of(2048, 2048, 1), "gemm: tokens of a batch 4,097, beyond the 4,096 measured"),
+    ],
+)
+def test_a_batch_says_where_it_leaves_the_range(batch: Aggregates, said: str | None) -> None:
+    assert profiled().outside(batch) == said
+
+
+def test_on_several_gpus_the_messages_count_too() -> None:
+    batch = Aggregates.of(2048, 1)
+    assert profiled().outside(batch) is None
+    said = profiled(tensor_parallel_size=2).outside(batch)
+    assert said == "all reduce: tokens of a batch 2,049, beyond the 2,048 measured"
+
+
+def test_shapes_of_the_deployment_that_were_not_measured_are_outside_in_every_batch_that_runs_them() -> None:
+    wide = {**RANGES, "decode_attention": {**RANGES["decode_attention"], "kv_heads": (1, 4)}}
+    found = ProfiledRange.of(placed(), ranged(wide))
+    assert found.outside(Aggregates.of(64)) is None
+    assert found.outside(Aggregates.of(64, decodes=1, context=9)) == (
+        "decode attention: KV heads 8, beyond the 4 measured"
+    )
+    small = {**RANGES, "gemm": {**RANGES["gemm"], "weights": (2**30, 2**31)}}
+    assert "weights of a matrix" in str(ProfiledRange.of(placed(), ranged(small)).outside(Aggregates.of(64)))
+
+
+def test_below_the_least_measured_is_outside_beyond_one_tile() -> None:
+    low = {**RANGES, "gemm": {**RANGES["gemm"], "tokens": (1024, 4096)}}
+    found = ProfiledRange.of(placed(), ranged(low))
+    assert found.outside(Aggregates.of(1023)) == "gemm: tokens of a batch 1,023, below the 1,024 measured"
+    assert found.outside(Aggregates.of(1024)) is None
+
+
+def test_a_sliding_window_reads_no_further() -> None:
+    batch = Aggregates.of(decodes=1, context=131_072)
+    assert profiled(model="mistral-7b").outside(batch) is None
+
+
+def test_one_launch_is_held_against_the_mixes() -> None:
+    mixes = {"query_tokens": (16, 2048), "past_tokens": (0, 4096), "decodes": (1, 128), "decode_context": (16, 16_384)}
+    fitted = ranged()
+    measured = MeasuredRange({**mixes, **HEADS, **NUMBERS})
+    mixed = replace(fitted.ops["prefill_attention"], name="mixed_attention", measured=measured)
+    fitted = replace(fitted, ops={**fitted.ops, "mixed_attention": mixed})
+    together = ProfiledRange.of(placed(), fitted, one_launch=True)
+    batch = Aggregates.of(64, decodes=129, context=100)
+    assert together.outside(batch) == "mixed attention: decodes 129, beyond the 128 measured"
+    assert together.outside(Aggregates.of(decodes=129, context=100)) is None
+    assert ProfiledRange.of(placed(), fitted).outside(batch) is None
+
+
+@given(
+    chunks=st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 10_000)), max_size=3),
+    contexts=st.lists(st.integers(1, 80_000), max_size=6),
+    copies=st.integers(1, 50),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_short_cut_and_the_limits_agree(chunks: list[tuple[int, int]], contexts: list[int], copies: int) -> None:
+    batch = Aggregates(
+        chunks=tuple(Slice(*chunk) for chunk in chunks),
+        decodes=copies * len(contexts),
+        decode_context_sum=copies * sum(contexts),
+        decode_context_max=max(contexts, default=0),
+    )
+    found = profiled()
+    left = [index for index, limit in enumerate(found.limits) if limit.left_at(batch) is not None]
+    leaves = found.leaves(batch)
+    assert (None if leaves is None else leaves[0]) == (left[0] if left else None)
+    if not chunks and found.holds_decodes(batch.decodes, batch.decode_context_max):
+        assert leaves is None
+
+
+def test_what_ships_was_measured_where_it_says_and_a_transfer_is_no_profile() -> None:
+    def refusal(device: str, **changes: object) -> str | None:
+        deployment = placed(device=device, **changes)
+        return CostModel(deployment, load_fitted(deployment.hardware)).profiled_range().refusal()
+
+    assert refusal("a100-sxm") is None
+    assert refusal("h100", tensor_parallel_size=2) is None
+    assert "gemm was not measured on h200: its times are taken over from h100" in str(refusal("h200"))
+    assert "decode attention was not measured on a6000" in str(refusal("a6000"))
+
+
+def test_a_fit_of_an_older_version_says_that_it_does_not_know() -> None:
+    document = load_fitted(placed().hardware).to_json()
+    document = {**document, "schema_version": 2}
+    for op in document["ops"].values():
+        del op["measured"]
+    old = FittedDevice.from_json(document, where="old.json")
+    found = ProfiledRange.of(placed(), old)
+    assert found.refusal() == "the fit does not say what gemm was measured on; fit it again"
+    assert found.outside(Aggregates.of(10**6)) is None
+
+
+def test_a_range_reads_as_it_was_written() -> None:
+    measured = MeasuredRange({"tokens": (1, 4096), "size_bytes": (0.5, 2**40)})
+    assert MeasuredRange.from_json(measured.to_json()) == measured
+    assert MeasuredRange.from_json(None) is None
