@@ -12,6 +12,8 @@ import numpy.typing as npt
 from profiler.tile import Floats
 
 LARGEST_CORRECTION = 0.3
+ROWS_AT_ONCE = 256
+"""What trees compute of more rows would not fit a cache."""
 
 
 class Residual(Protocol):
@@ -50,23 +52,31 @@ class Forest:
 
     def evaluate(self, features: Floats) -> Floats:
         """Return [rows] from [rows, features]; outside the training data the nearest leaf holds."""
-        rows = np.arange(len(features))[:, None]
-        node = np.broadcast_to(self.roots, (len(features), len(self.roots)))
-        feature = self.feature[node]
-        while (feature >= 0).any():
-            left = features[rows, np.maximum(feature, 0)] <= self.threshold[node]
-            node = np.where(feature < 0, node, np.where(left, node + 1, self.right[node]))
-            feature = self.feature[node]
+        parts = [
+            self._evaluate(features[first : first + ROWS_AT_ONCE])
+            for first in range(0, max(len(features), 1), ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _evaluate(self, features: Floats) -> Floats:
+        rows = (np.arange(len(features)) * features.shape[1])[:, None]
+        numbers, leaf = features.ravel(), self.feature < 0
+        feature, here = np.where(leaf, 0, self.feature), np.arange(len(leaf))
+        children = np.stack([np.where(leaf, here, here + 1), np.where(leaf, here, self.right)], axis=1).ravel()
+        node = np.tile(self.roots, (len(features), 1))
+        while not leaf[node].all():
+            above = numbers.take(rows + feature.take(node)) > self.threshold.take(node)
+            node = children.take(2 * node + above)
         return np.asarray(self.base + self.threshold[node].sum(axis=1), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trees as plain lists, thresholds to five significant digits."""
+        """Return the trees as plain lists, thresholds to eight significant digits."""
         return {
             "kind": "boosted trees",
             "base": round(self.base, 6),
             "roots": self.roots.tolist(),
             "feature": self.feature.tolist(),
-            "threshold": [float(f"{value:.5g}") for value in self.threshold],
+            "threshold": [float(f"{value:.8g}") for value in self.threshold],
             "right": self.right.tolist(),
         }
 
