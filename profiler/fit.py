@@ -144,19 +144,26 @@ def _once(columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], An
     return {key: values[first] for key, values in columns.items()}, times
 
 
-def fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True) -> FittedOp:
-    """Fit one op to rows alone: coefficients and corrections, without errors and bands (see :func:`fit_op`)."""
-    coefficients = fit_physics(op, shape, time_s, device)
+def fit_rows(
+    op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True, transferable: bool = True
+) -> FittedOp:
+    """Fit one op to rows alone: coefficients and corrections, without errors and bands (see :func:`fit_op`).
+
+    Without ``transferable`` it is for ``device`` alone.
+    """
+    coefficients = fit_physics(op, shape, time_s, device, transferable=transferable)
     log_ratio = np.log(time_s / op.physics(coefficients, shape, device))
     residual = None
     if with_residual and op.features is not None:
-        residual = fit_residual(op.features(shape, device), log_ratio, op.groups(shape))
+        features = op.residual_features(coefficients, shape, device)
+        residual = fit_residual(features, log_ratio, op.groups(shape), one_length_scale=op.one_length_scale)
     fitted = FittedOp(name=op.name, coefficients=coefficients, residual=residual)
     if op.axis is None:
         return fitted
-    left = log_ratio - fitted.correction(shape, device)
     layers = _layers(op, shape)
-    curves = fit_curves(op.groups(shape)[layers], op.axis(shape)[layers], left[layers])
+    shape, log_ratio = _take(shape, layers), log_ratio[layers]
+    left = log_ratio - fitted.correction(shape, device)
+    curves = fit_curves(op.groups(shape), op.axis(shape), left)
     return replace(fitted, curves=curves)
 
 
@@ -186,7 +193,7 @@ def _unseen(
     """Return measured and predicted times of rows that a fit did not see, and whether its residual helped."""
     measured, corrected, bare = [], [], []
     for out in folds:
-        fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device)
+        fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, transferable=False)
         measured.append(time_s[out])
         corrected.append(fitted.predict(_take(shape, out), device))
         bare.append(op.physics(fitted.coefficients, _take(shape, out), device))
@@ -207,7 +214,8 @@ def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual
         rows = np.flatnonzero(groups == group)
         rank[rows[np.argsort(axis[rows])]] = np.arange(len(rows))
     out = (rank % 2 == 1) & layers
-    fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
+    known = _take(shape, ~out)
+    fitted = fit_rows(op, known, time_s[~out], device, with_residual=with_residual, transferable=False)
     out &= np.isin(groups, list(fitted.curves.points if fitted.curves is not None else ()))
     return time_s[out], fitted.predict(_take(shape, out), device)
 

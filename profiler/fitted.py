@@ -65,7 +65,7 @@ class FittedOp:
         op = OPS[self.name]
         correction = np.zeros(len(shape[op.keys[-1]]))
         if self.residual is not None and op.features is not None:
-            raw = self.residual.evaluate(op.features(shape, device))
+            raw = self.residual.evaluate(op.residual_features(self.coefficients, shape, device))
             correction = np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
         if self.curves is not None and op.axis is not None:
             correction = correction + self.curves.evaluate(op.groups(shape), op.axis(shape))
@@ -82,8 +82,10 @@ class FittedOp:
         return LARGEST_CORRECTION if bands is None else bands.width(coverage, predicted_s)
 
     def physics_only(self) -> FittedOp:
-        """Return the same op without its corrections, for another device."""
-        return replace(self, residual=None, curves=None)
+        """Return the same op without its corrections and the coefficients of its device alone, for another device."""
+        own = OPS[self.name].own_coefficients
+        coefficients = {name: value for name, value in self.coefficients.items() if name not in own}
+        return replace(self, coefficients=coefficients, residual=None, curves=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""

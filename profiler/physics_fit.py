@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler import decode_attention, elementwise, gemm
+from profiler import decode_attention, elementwise, gemm, gemm_kernel
 from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, Op, Shape
 from profiler.tile import Floats
 
@@ -16,21 +16,34 @@ if TYPE_CHECKING:
 MOST_ROWS = 3000
 MOST_STEPS = 80
 STARTS = 6
+MOST_ROWS_OF_KERNELS = 600
+MOST_STEPS_OF_KERNELS = 15
+KERNELS_SOFT_FROM = 0.04
+"""A miss of the log time that counts as much as one standard deviation of a prior."""
 SOFT_FROM = 0.1
 PULL = 0.02
 """How strongly coefficients of decode attention are drawn to where they start, in shares of a log error."""
 
 
-def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
-    """Return the op's coefficients: soft-L1 on the log error of GEMMs and decodes, else NNLS on the relative error."""
-    if len(time_s) > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(0).choice(len(time_s), MOST_ROWS, replace=False))
-        shape, time_s = {key: values[rows] for key, values in shape.items()}, time_s[rows]
+def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device, *, transferable: bool = True) -> dict[str, float]:
+    """Return the op's coefficients: soft-L1 on the log error of GEMMs and decodes, else NNLS on the relative error.
+
+    Those of GEMMs for other devices are left out unless they are to be ``transferable``.
+    """
+    shape, time_s = _some(shape, time_s, MOST_ROWS)
     if op is GEMM:
-        return _fit_gemm(shape, time_s, device)
+        kernels = _fit_kernels(*_some(shape, time_s, MOST_ROWS_OF_KERNELS), device)
+        return _fit_gemm(shape, time_s, device) | kernels if transferable else kernels
     if op is DECODE_ATTENTION:
         return _fit_decode(shape, time_s, device)
     return _fit_terms(op, shape, time_s, device)
+
+
+def _some(shape: Shape, time_s: Floats, most: int) -> tuple[Shape, Floats]:
+    if len(time_s) <= most:
+        return shape, time_s
+    rows = np.sort(np.random.default_rng(0).choice(len(time_s), most, replace=False))
+    return {key: values[rows] for key, values in shape.items()}, time_s[rows]
 
 
 def _fit_terms(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
@@ -68,6 +81,24 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
             )
         )
     return _named(min(fits, key=lambda fit: float(fit.cost)).x)
+
+
+def _fit_kernels(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    """Return the likeliest coefficients given rows and priors, all of them positive (maximum a posteriori)."""
+    from scipy.optimize import least_squares
+
+    expected, deviation = np.asarray(list(gemm_kernel.PRIORS.values())).T
+    kernels = gemm_kernel.Kernels.of(shape, device)
+
+    def named(logs: Floats) -> dict[str, float]:
+        return dict(zip(gemm_kernel.NAMES, map(float, np.exp(logs)), strict=True))
+
+    def miss(logs: Floats) -> Floats:
+        log_ratio = np.log(kernels.seconds(named(logs), shape, device).min(axis=1) / time_s) / KERNELS_SOFT_FROM
+        soft = np.sqrt(2 * (np.sqrt(1 + log_ratio**2) - 1))
+        return np.concatenate([soft, (logs - np.log(expected)) / deviation])
+
+    return named(least_squares(miss, np.log(expected), diff_step=1e-3, max_nfev=MOST_STEPS_OF_KERNELS).x)
 
 
 def _fit_decode(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
