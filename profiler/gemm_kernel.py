@@ -63,7 +63,13 @@ PRIORS: Mapping[str, Prior] = {
     "split_start_s": Prior(1e-6, 1.0),
     "split_efficiency": Prior(1.0, 1.0),
 }
-"""What kernels of current GPUs reach. A fit to few rows stays near, one to many moves as far as they say."""
+"""What kernels of current GPUs reach. A fit to few rows stays near, one to many moves as far as they say.
+
+A kernel's launch, the start of a wave and of a split in seconds; the depth of k in which the pipeline of a wave has
+half started; the share of the peak that tiles of each of :data:`FAMILIES` reach; how much of a wave that is not full
+is paid (1: all); seconds of a step along k; what L2 delivers; shares of the memory bandwidth for weights, inputs,
+outputs and partial sums, more than 1 where L2 still held some; and the exponent p, the higher the better overlapped.
+"""
 NAMES = tuple(PRIORS)
 
 

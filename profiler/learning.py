@@ -88,9 +88,9 @@ def _forest(model: Any) -> Forest:
 
 
 def _rounded_up(thresholds: Floats) -> Floats:
-    """Return eight digits of each: a row of the table may lie on a threshold itself, and has to stay under it."""
-    step = 10.0 ** (np.floor(np.log10(np.maximum(np.abs(thresholds), 1e-9))) - 7)
-    return np.asarray([float(f"{each:.8g}") for each in np.ceil(thresholds / step) * step])
+    """Return six digits of each: a row of the table may lie on a threshold itself, and has to stay under it."""
+    step = 10.0 ** (np.floor(np.log10(np.maximum(np.abs(thresholds), 1e-9))) - 5)
+    return np.asarray([float(f"{each:.6g}") for each in np.ceil(thresholds / step) * step])
 
 
 def _fit_process(features: Floats, target: Floats, one_length_scale: bool) -> GaussianProcess:

@@ -70,13 +70,13 @@ class Forest:
         return np.asarray(self.base + self.threshold[node].sum(axis=1), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trees as plain lists, thresholds to eight significant digits."""
+        """Return the trees as plain lists, thresholds to six significant digits."""
         return {
             "kind": "boosted trees",
             "base": round(self.base, 6),
             "roots": self.roots.tolist(),
             "feature": self.feature.tolist(),
-            "threshold": [float(f"{value:.8g}") for value in self.threshold],
+            "threshold": [float(f"{value:.6g}") for value in self.threshold],
             "right": self.right.tolist(),
         }
 
