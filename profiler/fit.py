@@ -151,13 +151,19 @@ def _once(columns: dict[str, Any], time_s: Floats, reduce: Callable[[Floats], An
     return {key: values[first] for key, values in columns.items()}, times
 
 
-def fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True) -> FittedOp:
-    """Fit one op to rows alone: coefficients and corrections, without errors and bands (see :func:`fit_op`)."""
-    coefficients = fit_physics(op, shape, time_s, device)
+def fit_rows(
+    op: Op, shape: Shape, time_s: Floats, device: Device, *, with_residual: bool = True, transferable: bool = True
+) -> FittedOp:
+    """Fit one op to rows alone: coefficients and corrections, without errors and bands (see :func:`fit_op`).
+
+    Without ``transferable`` it is for ``device`` alone.
+    """
+    coefficients = fit_physics(op, shape, time_s, device, transferable=transferable)
     log_ratio = np.log(time_s / op.physics(coefficients, shape, device))
     residual = None
     if with_residual and op.features is not None:
-        residual = fit_residual(op.features(shape, device), log_ratio, op.groups(shape))
+        features = op.residual_features(coefficients, shape, device)
+        residual = fit_residual(features, log_ratio, op.groups(shape), one_length_scale=op.one_length_scale)
     fitted = FittedOp(name=op.name, coefficients=coefficients, residual=residual)
     left = log_ratio - fitted.correction(shape, device)
     if op.plane is not None:
@@ -165,7 +171,8 @@ def fit_rows(op: Op, shape: Shape, time_s: Floats, device: Device, *, with_resid
     if op.axis is None:
         return fitted
     layers = _layers(op, shape)
-    curves = fit_curves(op.curve_of(shape)[layers], op.axis(shape)[layers], left[layers])
+    shape, left = _take(shape, layers), left[layers]
+    curves = fit_curves(op.curve_of(shape), op.axis(shape), left)
     return replace(fitted, curves=curves)
 
 
@@ -195,7 +202,7 @@ def _unseen(
     """Return measured and predicted times of rows that a fit did not see, and whether its residual helped."""
     measured, corrected, bare = [], [], []
     for out in folds:
-        fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device)
+        fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, transferable=False)
         measured.append(time_s[out])
         corrected.append(fitted.predict(_take(shape, out), device))
         bare.append(op.physics(fitted.coefficients, _take(shape, out), device))
@@ -211,7 +218,8 @@ def _between(op: Op, shape: Shape, time_s: Floats, device: Device, with_residual
     if not layers.any():
         return np.zeros(0), np.zeros(0)
     out = every_other(op, shape) & layers
-    fitted = fit_rows(op, _take(shape, ~out), time_s[~out], device, with_residual=with_residual)
+    rest = _take(shape, ~out)
+    fitted = fit_rows(op, rest, time_s[~out], device, with_residual=with_residual, transferable=False)
     known = [each.points for each in (fitted.curves, fitted.surfaces) if each is not None]
     out &= np.isin(op.curve_of(shape), list(known[0]) if known else [])
     return time_s[out], fitted.predict(_take(shape, out), device)

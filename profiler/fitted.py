@@ -74,7 +74,7 @@ class FittedOp:
         op = OPS[self.name]
         correction = np.zeros(len(shape[op.keys[-1]]))
         if self.residual is not None and op.features is not None:
-            raw = self.residual.evaluate(op.features(shape, device))
+            raw = self.residual.evaluate(op.residual_features(self.coefficients, shape, device))
             correction = np.clip(raw, -LARGEST_CORRECTION, LARGEST_CORRECTION)
         if self.profiled_alone:
             known = list(self.surfaces.points) if self.surfaces is not None else []
@@ -103,8 +103,11 @@ class FittedOp:
         return LARGEST_CORRECTION if bands is None else bands.width(coverage, predicted_s)
 
     def physics_only(self) -> FittedOp:
-        """Return the same op without its corrections, for another device."""
-        return replace(self, residual=None, curves=None, surfaces=None, profiled_alone=False)
+        """Return the same op without its corrections and the coefficients of its device alone, for another device."""
+        own = OPS[self.name].own_coefficients
+        coefficients = {name: value for name, value in self.coefficients.items() if name not in own}
+        bare = replace(self, coefficients=coefficients, residual=None, curves=None, surfaces=None)
+        return replace(bare, profiled_alone=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from profiler import gemm_kernel
 from profiler.tile import ALL_TILES, FAMILIES, Floats, Tile, quantised_flops, tiles_of, wave_waste
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ HIGHEST = (2e-5, 5e-6, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 8.0)
 
 
 def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
-    """Return seconds: ``launch + per_k k + (C^p + M^p)^(1/p)``.
+    """Return seconds: of the quickest kernel where ``coefficients`` tell of kernels, else :func:`transferable`."""
+    of_kernels = gemm_kernel.NAMES[0] in coefficients
+    return (gemm_kernel.seconds if of_kernels else transferable)(coefficients, shape, device)
+
+
+def transferable(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
+    """Return seconds by what holds on other devices too: ``launch + per_k k + (C^p + M^p)^(1/p)``.
 
     C is the time of the wave-quantised work at the peak rate (the best of a few tile shapes), M the time of
     moving weights and activations, each at its own share of the memory bandwidth; p tells how well they

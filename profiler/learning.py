@@ -23,7 +23,9 @@ FEWEST_POINTS_OF_CURVE = 4
 CURVE_TOLERANCE = 0.004
 
 
-def fit_residual(features: Floats, log_ratio: Floats, groups: Floats) -> Residual | None:
+def fit_residual(
+    features: Floats, log_ratio: Floats, groups: Floats, *, one_length_scale: bool = False
+) -> Residual | None:
     """Return boosted trees for a full table, a Gaussian process for a small one, None for next to nothing.
 
     Parameters
@@ -34,13 +36,15 @@ def fit_residual(features: Floats, log_ratio: Floats, groups: Floats) -> Residua
         [rows], log(measured / physics); what is beyond +-0.6 counts as +-0.6.
     groups
         [rows]: a table of few shapes teaches trees those shapes only, so it gets a process.
+    one_length_scale
+        Whether a process counts all features alike, or learns how far each one reaches.
     """
     target = np.clip(log_ratio, -LARGEST_TARGET, LARGEST_TARGET)
     few_groups = len(np.unique(groups)) < FEWEST_GROUPS_FOR_TREES
     if len(target) < 10:
         return None
     if len(target) < FEWEST_ROWS_FOR_TREES or few_groups:
-        return _fit_process(*_sample(features, target, MOST_POINTS_OF_PROCESS))
+        return _fit_process(*_sample(features, target, MOST_POINTS_OF_PROCESS), one_length_scale)
     return _fit_forest(*_sample(features, target, MOST_ROWS_FOR_TREES))
 
 
@@ -52,62 +56,50 @@ def _sample(features: Floats, target: Floats, most: int) -> tuple[Floats, Floats
 
 
 def _fit_forest(features: Floats, target: Floats) -> Forest:
-    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-    model = GradientBoostingRegressor(
-        loss="huber",
-        n_estimators=120,
-        learning_rate=0.15,
-        max_depth=None,
-        max_leaf_nodes=16,
+    model = HistGradientBoostingRegressor(
+        max_iter=120,
+        learning_rate=0.12,
+        max_leaf_nodes=31,
+        max_depth=8,
         min_samples_leaf=6,
-        subsample=0.5,
-        max_features=0.6,
+        max_features=0.4,
+        early_stopping=False,
         random_state=0,
     )
-    model.fit(features, target)
-    base = float(np.ravel(model.init_.constant_)[0])
-    return _forest([estimator.tree_ for estimator in model.estimators_[:, 0]], model.learning_rate, base)
+    return _forest(model.fit(features, target))
 
 
-def _forest(trees: list[Any], learning_rate: float, base: float) -> Forest:
-    feature: list[int] = []
-    threshold: list[float] = []
-    right: list[int] = []
-    roots: list[int] = []
-    for tree in trees:
-        roots.append(len(feature))
-        stack: list[tuple[int, int]] = [(0, -1)]
-        while stack:
-            node, parent = stack.pop()
-            here = len(feature)
-            if parent >= 0:
-                right[parent] = here
-            leaf = tree.children_left[node] < 0
-            feature.append(-1 if leaf else int(tree.feature[node]))
-            value = learning_rate * tree.value[node, 0, 0] if leaf else tree.threshold[node]
-            threshold.append(float(f"{value:.5g}"))
-            right.append(0)
-            if not leaf:
-                stack.append((int(tree.children_right[node]), here))
-                stack.append((int(tree.children_left[node]), -1))
-    as_integers = [np.asarray(values, dtype=np.int64) for values in (feature, right, roots)]
+def _forest(model: Any) -> Forest:
+    """Return the trees of a HistGradientBoostingRegressor, which offers them under a private name only."""
+    trees = [predictor.nodes for (predictor,) in model._predictors]
+    ends = np.cumsum([len(tree) for tree in trees])
+    nodes = np.concatenate(trees)
+    leaf = nodes["is_leaf"].astype(np.bool_)
+    first = np.repeat(ends - [len(tree) for tree in trees], [len(tree) for tree in trees])
     return Forest(
-        feature=as_integers[0],
-        threshold=np.asarray(threshold),
-        right=as_integers[1],
-        roots=as_integers[2],
-        base=round(base, 6),
+        feature=np.where(leaf, -1, nodes["feature_idx"]).astype(np.int64),
+        threshold=np.where(leaf, np.round(nodes["value"], 5), _rounded_up(nodes["num_threshold"])),
+        right=np.where(leaf, 0, first + nodes["right"]).astype(np.int64),
+        roots=np.asarray([0, *ends[:-1]], dtype=np.int64),
+        base=round(float(np.ravel(model._baseline_prediction)[0]), 6),
     )
 
 
-def _fit_process(features: Floats, target: Floats) -> GaussianProcess:
+def _rounded_up(thresholds: Floats) -> Floats:
+    """Return six digits of each: a row of the table may lie on a threshold itself, and has to stay under it."""
+    step = 10.0 ** (np.floor(np.log10(np.maximum(np.abs(thresholds), 1e-9))) - 5)
+    return np.asarray([float(f"{each:.6g}") for each in np.ceil(thresholds / step) * step])
+
+
+def _fit_process(features: Floats, target: Floats, one_length_scale: bool) -> GaussianProcess:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
     spread = np.maximum(features.std(axis=0), 1e-3)
-    shape = Matern(np.ones(features.shape[1]), (0.1, 1e3), nu=1.5)
+    shape = Matern(np.ones(1 if one_length_scale else features.shape[1]), (0.1, 1e3), nu=1.5)
     kernel = ConstantKernel(0.04, (1e-4, 1.0)) * shape + WhiteKernel(0.003, (1e-5, 0.1))
     subset = np.random.default_rng(1).permutation(len(target))[:POINTS_TO_TUNE]
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler import communication, decode_attention, elementwise, gemm, mixed_attention, prefill_attention
+from profiler import communication, decode_attention, elementwise, gemm, gemm_kernel, mixed_attention, prefill_attention
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -33,12 +33,20 @@ class Op:
         The columns of a profile that make up a shape (``element_bytes`` follows from ``dtype``).
     coefficients
         Names of the numbers that ``physics`` takes, in order.
+    own_coefficients
+        Names of further ones, which hold on the device that they were fitted to alone; where there, ``physics``
+        goes by them.
     physics
         (coefficients, shape, device) -> seconds.
     terms
         (shape, device) -> [rows, coefficients] seconds, where the time is linear in the coefficients.
     features
         (shape, device) -> [rows, features] for the residual; None if the op needs none.
+    choice
+        (coefficients, shape, device) -> [rows, features] of what the physics by own coefficients chose, for the
+        residual too.
+    one_length_scale
+        Whether a residual of few rows counts all features alike: few rows cannot tell many features apart.
     groups
         shape -> one number for each shape that is profiled as one (a layer of a model, a head layout).
     axis
@@ -52,9 +60,12 @@ class Op:
     name: str
     keys: tuple[str, ...]
     coefficients: tuple[str, ...]
+    own_coefficients: tuple[str, ...] = ()
     physics: Physics
     terms: OnDevice | None = None
     features: OnDevice | None = None
+    choice: Physics | None = None
+    one_length_scale: bool = False
     groups: OfShape
     axis: OfShape | None = None
     lines: OfShape | None = None
@@ -63,6 +74,15 @@ class Op:
     def curve_of(self, shape: Shape) -> Floats:
         """Return the number of each row's curve, [rows]."""
         return (self.lines or self.groups)(shape)
+
+    def residual_features(self, coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
+        """Return [rows, features] for the residual of the physics with ``coefficients``."""
+        if self.features is None:
+            raise ValueError(f"{self.name} has no features")
+        features = self.features(shape, device)
+        if self.choice is None or self.own_coefficients[0] not in coefficients:
+            return features
+        return np.concatenate([features, self.choice(coefficients, shape, device)], axis=1)
 
 
 def _tokens(shape: Shape) -> Floats:
@@ -82,8 +102,11 @@ GEMM = Op(
     name=gemm.OP,
     keys=gemm.KEYS,
     coefficients=gemm.NAMES,
+    own_coefficients=gemm_kernel.NAMES,
     physics=gemm.physics,
     features=gemm.features,
+    choice=gemm_kernel.choice,
+    one_length_scale=True,
     groups=gemm.groups,
     axis=_tokens,
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler import decode_attention, elementwise, gemm, prefill_attention
+from profiler import elementwise, gemm, gemm_kernel
+from profiler.attention_fit import fit_decode, fit_prefill
 from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, PREFILL_ATTENTION, Op, Shape
 from profiler.tile import Floats
 
@@ -18,57 +17,34 @@ if TYPE_CHECKING:
 MOST_ROWS = 3000
 MOST_STEPS = 80
 STARTS = 6
+MOST_ROWS_OF_KERNELS = 600
+MOST_STEPS_OF_KERNELS = 15
+KERNELS_SOFT_FROM = 0.04
+"""A miss of the log time that counts as much as one standard deviation of a prior."""
 SOFT_FROM = 0.1
-PULL, PULL_OF_MOVED = 0.02, 0.1
-"""How strongly coefficients of attention are drawn to where they start, in shares of a log error, and to where they
-lay on another device."""
-LEAST_OF_START = 0.02
-"""Of a coefficient's usual start, where it starts if it was nothing on another device."""
 
 
-def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
-    """Return the op's coefficients: soft-L1 on the log error of GEMMs and attention, else NNLS on the relative one."""
-    if len(time_s) > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(0).choice(len(time_s), MOST_ROWS, replace=False))
-        shape, time_s = {key: values[rows] for key, values in shape.items()}, time_s[rows]
+def fit_physics(op: Op, shape: Shape, time_s: Floats, device: Device, *, transferable: bool = True) -> dict[str, float]:
+    """Return the op's coefficients: soft-L1 on the log error of GEMMs and attention, else NNLS on the relative one.
+
+    Those of GEMMs for other devices are left out unless they are to be ``transferable``.
+    """
+    shape, time_s = _some(shape, time_s, MOST_ROWS)
     if op is GEMM:
-        return _fit_gemm(shape, time_s, device)
+        kernels = _fit_kernels(*_some(shape, time_s, MOST_ROWS_OF_KERNELS), device)
+        return _fit_gemm(shape, time_s, device) | kernels if transferable else kernels
     if op is DECODE_ATTENTION:
-        return _fit_decode(shape, time_s, device)
+        return fit_decode(shape, time_s, device)
     if op is PREFILL_ATTENTION:
-        return _fit_prefill(shape, time_s, device)
+        return fit_prefill(shape, time_s, device)
     return _fit_terms(op, shape, time_s, device)
 
 
-def move_physics(
-    op: Op, coefficients: Mapping[str, float], shape: Shape, time_s: Floats, device: Device
-) -> dict[str, float]:
-    """Return the coefficients that another device's have become on ``device``, from few rows measured there.
-
-    Those of attention are scaled as the rows say together, and from there drawn to where the rows say each of them
-    lies; a prefill kernel is chosen anew.
-
-    Raises
-    ------
-    ValueError
-        If ``op`` is not attention.
-    """
-    if op not in (PREFILL_ATTENTION, DECODE_ATTENTION):
-        raise ValueError(f"{op.name} is not attention")
-    limits = prefill_attention.COEFFICIENTS if op is PREFILL_ATTENTION else decode_attention.COEFFICIENTS
-    scale = float(np.exp(np.median(np.log(time_s / op.physics(coefficients, shape, device)))))
-    moved = {name: _moved(coefficients.get(name, absent), scale, each) for name, (*each, absent) in limits.items()}
-    fit = _fit_prefill if op is PREFILL_ATTENTION else _fit_decode
-    return fit(shape, time_s, device, moved, PULL_OF_MOVED)
-
-
-def _moved(value: float, scale: float, limits: Sequence[float]) -> tuple[float, float, float]:
-    """Return start, least and most of a moved coefficient: what has no most is a time, what has one is a share."""
-    start, lowest, highest = limits
-    if highest == np.inf:
-        return max(value * scale, LEAST_OF_START * start), lowest, highest
-    margin = 1e-3 * (highest - lowest)
-    return float(np.clip(value, lowest + margin, highest - margin)), lowest, highest
+def _some(shape: Shape, time_s: Floats, most: int) -> tuple[Shape, Floats]:
+    if len(time_s) <= most:
+        return shape, time_s
+    rows = np.sort(np.random.default_rng(0).choice(len(time_s), most, replace=False))
+    return {key: values[rows] for key, values in shape.items()}, time_s[rows]
 
 
 def _fit_terms(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
@@ -108,60 +84,22 @@ def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
     return _named(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
-def _fit_decode(
-    shape: Shape,
-    time_s: Floats,
-    device: Device,
-    limits: Mapping[str, Sequence[float]] = decode_attention.COEFFICIENTS,
-    pull: float = PULL,
-) -> dict[str, float]:
-    layout = decode_attention.Blocks.of(shape, device)
-
-    def predict(coefficients: dict[str, float]) -> Floats:
-        return decode_attention.seconds(coefficients, shape, layout, device)
-
-    return _fit_attention(predict, time_s, limits, pull)[1]
-
-
-def _fit_prefill(
-    shape: Shape,
-    time_s: Floats,
-    device: Device,
-    limits: Mapping[str, Sequence[float]] = prefill_attention.COEFFICIENTS,
-    pull: float = PULL,
-) -> dict[str, float]:
-    """Return the coefficients of whichever kernel fits better: one that packs query heads, or one that does not."""
-    fits = []
-    for packed in (False, True):
-        launch = prefill_attention.Launch.of(shape, device, packed)
-        cost, found = _fit_attention(partial(_prefill_s, launch), time_s, limits, pull)
-        fits.append((cost, found | {prefill_attention.PACKED: float(packed)}))
-    return min(fits, key=lambda fit: fit[0])[1]
-
-
-def _prefill_s(launch: prefill_attention.Launch, coefficients: Mapping[str, float]) -> Floats:
-    return prefill_attention.seconds(coefficients, launch)
-
-
-def _fit_attention(
-    predict: Callable[[dict[str, float]], Floats], time_s: Floats, bounds: Mapping[str, Sequence[float]], pull: float
-) -> tuple[float, dict[str, float]]:
-    """Return how badly, and with which coefficients within ``bounds`` (start, least, most), ``predict`` fits."""
+def _fit_kernels(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:
+    """Return the likeliest coefficients given rows and priors, all of them positive (maximum a posteriori)."""
     from scipy.optimize import least_squares
 
-    start, lowest, highest = (np.asarray([limits[part] for limits in bounds.values()]) for part in range(3))
+    expected, deviation = np.asarray(list(gemm_kernel.PRIORS.values())).T
+    kernels = gemm_kernel.Kernels.of(shape, device)
 
-    def named(values: Floats) -> dict[str, float]:
-        return dict(zip(bounds, map(float, values), strict=True))
+    def named(logs: Floats) -> dict[str, float]:
+        return dict(zip(gemm_kernel.NAMES, map(float, np.exp(logs)), strict=True))
 
-    def miss(values: Floats) -> Floats:
-        drawn = pull * np.log((values + 1e-3) / (start + 1e-3))
-        return np.concatenate([np.log(predict(named(values)) / time_s), drawn])
+    def miss(logs: Floats) -> Floats:
+        log_ratio = np.log(kernels.seconds(named(logs), shape, device).min(axis=1) / time_s) / KERNELS_SOFT_FROM
+        soft = np.sqrt(2 * (np.sqrt(1 + log_ratio**2) - 1))
+        return np.concatenate([soft, (logs - np.log(expected)) / deviation])
 
-    found = least_squares(
-        miss, start, bounds=(lowest, highest), loss="soft_l1", f_scale=SOFT_FROM, x_scale=start, max_nfev=MOST_STEPS
-    )
-    return float(found.cost), named(found.x)
+    return named(least_squares(miss, np.log(expected), diff_step=1e-3, max_nfev=MOST_STEPS_OF_KERNELS).x)
 
 
 def _named(values: Floats) -> dict[str, float]:

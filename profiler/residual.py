@@ -12,6 +12,8 @@ import numpy.typing as npt
 from profiler.tile import Floats
 
 LARGEST_CORRECTION = 0.3
+ROWS_AT_ONCE = 256
+"""What trees compute of more rows would not fit a cache."""
 
 
 class Residual(Protocol):
@@ -50,25 +52,31 @@ class Forest:
 
     def evaluate(self, features: Floats) -> Floats:
         """Return [rows] from [rows, features]; outside the training data the nearest leaf holds."""
-        node = np.tile(self.roots, len(features))
-        row = np.repeat(np.arange(len(features)) * features.shape[1], len(self.roots))
-        values, inner = np.ravel(features), np.arange(len(node))
-        while len(inner):
-            inner = inner[self.feature[node[inner]] >= 0]
-            at = node[inner]
-            left = values[row[inner] + self.feature[at]] <= self.threshold[at]
-            node[inner] = np.where(left, at + 1, self.right[at])
-        leaves = self.threshold[node].reshape(len(features), len(self.roots))
-        return np.asarray(self.base + leaves.sum(axis=1), dtype=np.float64)
+        parts = [
+            self._evaluate(features[first : first + ROWS_AT_ONCE])
+            for first in range(0, max(len(features), 1), ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _evaluate(self, features: Floats) -> Floats:
+        rows = (np.arange(len(features)) * features.shape[1])[:, None]
+        numbers, leaf = features.ravel(), self.feature < 0
+        feature, here = np.where(leaf, 0, self.feature), np.arange(len(leaf))
+        children = np.stack([np.where(leaf, here, here + 1), np.where(leaf, here, self.right)], axis=1).ravel()
+        node = np.tile(self.roots, (len(features), 1))
+        while not leaf[node].all():
+            above = numbers.take(rows + feature.take(node)) > self.threshold.take(node)
+            node = children.take(2 * node + above)
+        return np.asarray(self.base + self.threshold[node].sum(axis=1), dtype=np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the trees as plain lists, thresholds to five significant digits."""
+        """Return the trees as plain lists, thresholds to six significant digits."""
         return {
             "kind": "boosted trees",
             "base": round(self.base, 6),
             "roots": self.roots.tolist(),
             "feature": self.feature.tolist(),
-            "threshold": [float(f"{value:.5g}") for value in self.threshold],
+            "threshold": [float(f"{value:.6g}") for value in self.threshold],
             "right": self.right.tolist(),
         }
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler import prefill_attention
+from profiler.attention_fit import move_attention
 from profiler.decode_attention import COEFFICIENTS, physics, splits_of
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import Deployment
@@ -20,7 +21,7 @@ from profiler.fitted import FittedOp
 from profiler.importers import import_tables
 from profiler.model import load_model
 from profiler.op import DECODE_ATTENTION, MIXED_ATTENTION, PREFILL_ATTENTION, Op
-from profiler.physics_fit import fit_physics, move_physics
+from profiler.physics_fit import fit_physics
 from profiler.prefill_time import PrefillAttention
 from profiler.tile import Floats
 from profiler.transfer import load_shipped
@@ -162,7 +163,7 @@ def test_few_rows_move_the_physics_of_another_device(op: Op) -> None:
     shape["past_tokens"] = 2.0 ** draws.integers(4, 14, 200)
     time_s = op.physics(truth, shape, A100)
     few = {key: values[:10] for key, values in shape.items()}
-    moved = move_physics(op, source, few, time_s[:10], A100)
+    moved = move_attention(op, source, few, time_s[:10], A100)
     scaled = 1.5 * op.physics(source, shape, A100)
     miss, miss_of_scaled = (np.abs(np.log(each / time_s)) for each in (op.physics(moved, shape, A100), scaled))
     assert np.median(miss) < 0.03
@@ -171,7 +172,7 @@ def test_few_rows_move_the_physics_of_another_device(op: Op) -> None:
 
 def test_only_attention_is_moved_term_by_term() -> None:
     with pytest.raises(ValueError, match="is not attention"):
-        move_physics(MIXED_ATTENTION, {}, {}, np.ones(1), A100)
+        move_attention(MIXED_ATTENTION, {}, {}, np.ones(1), A100)
 
 
 def test_mixed_launches_of_a_real_engine(data: Path) -> None:

@@ -35,21 +35,31 @@ def test_a_process_for_a_small_table() -> None:
     assert residual.evaluate(far) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_process_may_count_all_features_alike() -> None:
+    features, target, groups = _table(200, 50)
+    alike = fit_residual(features, target, groups, one_length_scale=True)
+    each = fit_residual(features, target, groups)
+    assert isinstance(alike, GaussianProcess)
+    assert isinstance(each, GaussianProcess)
+    in_spreads = alike.length_scales / features.std(axis=0)
+    assert in_spreads == pytest.approx(in_spreads[0])
+    assert np.ptp(each.length_scales / features.std(axis=0)) > 0.1
+    assert np.abs(alike.evaluate(features) - target).mean() < 0.03
+
+
 def test_nothing_for_next_to_nothing() -> None:
     features, target, groups = _table(9, 3)
     assert fit_residual(features, target, groups) is None
 
 
 def test_trees_as_scikit_learn_evaluates_them() -> None:
-    from sklearn.ensemble import GradientBoostingRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
     from profiler.learning import _forest
 
     features, target, _ = _table(1500, 50)
-    model = GradientBoostingRegressor(n_estimators=30, max_leaf_nodes=9, max_depth=None, random_state=0)
-    model.fit(features, target)
-    base = float(np.ravel(model.init_.constant_)[0])
-    forest = _forest([estimator.tree_ for estimator in model.estimators_[:, 0]], model.learning_rate, base)
+    model = HistGradientBoostingRegressor(max_iter=30, max_leaf_nodes=9, random_state=0).fit(features, target)
+    forest = _forest(model)
     unseen, _, _ = _table(300, 50)
     assert forest.evaluate(unseen) == pytest.approx(model.predict(unseen), abs=2e-4)
 
