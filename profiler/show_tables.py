@@ -22,7 +22,7 @@ def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
     for line in _sources(report["origin"]):
         console.print(line, style="dim")
     console.print(_errors(report["cost_model"]["errors"]))
-    for line in _measured(report["measured"]):
+    for line in _measured(report["measured"], report["cost_model"]):
         console.print(line, highlight=False)
     console.print(_memory(report["memory"]))
     console.print(_iterations(report["iterations"], intervals))
@@ -77,12 +77,13 @@ def _memory(memory: Mapping[str, Any]) -> str:
     )
 
 
-def _measured(ranges: Mapping[str, Mapping[str, list[float]] | None]) -> list[str]:
+def _measured(ranges: Mapping[str, Mapping[str, list[float]] | None], known: Mapping[str, Any]) -> list[str]:
     """Say what each op was measured on: beyond it, times are extrapolated."""
     lines = []
     for op, limits in ranges.items():
+        device = known["device"] if op in known["measured"] else known["borrowed"].get(op, known["from"])
         told = [f"{name.replace('_', ' ')} {_span(*span)}" for name, span in (limits or {}).items()]
-        lines.append(f"{op.replace('_', ' ')} measured on: {', '.join(told) if told else 'its fit does not say'}")
+        lines.append(f"{op.replace('_', ' ')} measured on {device}: {', '.join(told) or 'its fit does not say'}")
     return lines
 
 

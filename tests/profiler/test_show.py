@@ -47,7 +47,7 @@ def test_a_deployment_file(tmp_path: Path) -> None:
 def test_it_says_what_was_measured_and_marks_what_was_not() -> None:
     arguments = ("show", "--device", "a100-sxm", "--model", "llama-3.1-8b")
     shown = run(*arguments).stdout
-    assert "decode attention measured on: decodes 1 - 2,048, decode context 2 - 131,072" in shown
+    assert "decode attention measured on a100-sxm: decodes 1 - 2,048, decode context 2 - 131,072" in shown
     assert "* prefill attention: past tokens of a chunk 1,024, beyond the 0 measured" in shown
     report = json.loads(run(*arguments, "--json").stdout)
     assert report["measured"]["prefill_attention"]["past_tokens"] == [0, 0]
