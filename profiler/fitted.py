@@ -194,7 +194,7 @@ class FittedDevice:
             keys = ("device", "origin", "borrowed", "overhead_s")
             engine = EngineFit.from_json(document.get("engine"))
             return FittedDevice(ops=ops, engine=engine, **{key: document[key] for key in keys})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a fitted device: {error}", where=where, expected="a file that `profiler fit` wrote"
             ) from error

@@ -27,6 +27,12 @@ HOT = "hot in L2"
 MEMORY = "faster than memory"
 COMPUTE = "faster than the peak rate"
 LINK = "faster than the link"
+LAYOUT = "more KV heads than heads"
+SLOW = "slower than any kernel"
+LAUNCH_S = 5e-6
+"""What even an empty kernel takes."""
+SLOWEST = 1e4
+"""Times what the roofline and a launch leave, from which on a time is no measurement; the slowest published: 390."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +76,8 @@ def lint(table: pa.Table, device: Device | Roofline) -> tuple[pa.Table, dict[str
     moves the KV of the past. Where everything that a row touches fits into the last cache, it is *hot in L2*:
     possible, but only because the kernel ran again and again over the same data, which serving never does. Elementwise
     ops are taken to find their inputs in the cache, where the op before left them; only what does not fit
-    must move.
+    must move. A time :data:`SLOWEST` times over what the roofline leaves it, and attention with more KV heads than
+    heads, are slips of whoever wrote the table.
     """
     import pyarrow as pa
 
@@ -139,6 +146,9 @@ def _reasons(op: str, columns: Columns, roofline: Roofline) -> npt.NDArray[Any]:
         reasons[work.sent_bytes / roofline.link_bandwidth_bytes_per_s > time_s] = LINK
         if op in COMPUTING:
             reasons[work.flops <= 0] = NO_WORK
+        if op in ATTENDING:
+            reasons[columns["kv_heads"] > columns["heads"]] = LAYOUT
+        reasons[columns["time_s"] > SLOWEST * (least_s(op, columns, roofline) + LAUNCH_S)] = SLOW
     reasons[time_s <= 0] = NO_TIME
     return reasons
 
@@ -180,5 +190,6 @@ WORK: Mapping[str, Callable[[Columns, Roofline], Work]] = {
     "send": _transfer,
 }
 """What an op has to do, by its name; an op that is not here can take any time."""
-COMPUTING = ("gemm", "prefill_attention", "decode_attention", "mixed_attention")
+ATTENDING = ("prefill_attention", "decode_attention", "mixed_attention")
+COMPUTING = ("gemm", *ATTENDING)
 """Ops that multiply: a row of theirs without a FLOP has a size of zero."""

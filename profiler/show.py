@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from profiler.aggregates import Aggregates
     from profiler.cost_model import CostModel
     from profiler.deployment import Deployment
+    from profiler.fitted import FittedOp
     from profiler.published import Published
 
 PREFILLS = (128, 256, 257, 512, 1024, 2048, 4096, 8192)
@@ -35,10 +36,13 @@ def show_command(
     block_size: Annotated[int, typer.Option(min=1)] = 16,
     max_model_len: Annotated[int | None, typer.Option(min=1)] = None,
     max_num_batched_tokens: Annotated[int, typer.Option(min=1)] = 8192,
-    interval: Annotated[bool, typer.Option(help="Also print bands that should hold 90 % of iterations.")] = False,
+    interval: Annotated[
+        bool, typer.Option("--interval/--no-interval", help="Print bands that should hold 90 % of iterations.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show a deployment's cost model: where it comes from, how well it fits, and what iterations cost.
+    """Show a deployment's cost model: where it comes from, how well it fits, what it was measured on, and what
+    iterations cost, with 90 % bands; a * marks those outside of what was measured.
 
     For the models and devices of the SARATHI and Sarathi-Serve papers the published times stand beside the
     predictions; nothing was fitted to them.
@@ -80,6 +84,7 @@ def describe(cost_model: CostModel) -> dict[str, Any]:
         "cost_model": cost_model.describe(),
         "origin": dict(cost_model.fitted.origin),
         "memory": _memory(target),
+        "measured": {name: _measured(op) for name, op in cost_model.fitted.ops.items()},
         "iterations": [_iteration(cost_model, label, batch) for label, batch in _ladder()],
         "published": _published(cost_model),
     }
@@ -92,6 +97,11 @@ def _ladder() -> list[tuple[str, Aggregates]]:
     rows += [(f"decode {count}", Aggregates.of(decodes=count, context=CONTEXT)) for count in DECODES]
     mixed = Aggregates.of(480, past=CONTEXT, decodes=32, context=CONTEXT)
     return [*rows, (f"prefill 480 after {CONTEXT} + decode 32", mixed)]
+
+
+def _measured(op: FittedOp) -> dict[str, list[float]] | None:
+    """Return the least and most of what an op was measured on by quantity, None where its fit does not say."""
+    return None if op.measured is None else op.measured.to_json()
 
 
 def _memory(target: Deployment) -> dict[str, Any]:
@@ -117,6 +127,7 @@ def _iteration(cost_model: CostModel, label: str, batch: Aggregates) -> dict[str
         "time_s": sum(cost_model.iteration_time(batch, stage) for stage in stages),
         "low_s": sum(low for low, _ in bands),
         "high_s": sum(high for _, high in bands),
+        "outside": cost_model.profiled_range().outside(batch),
         "parts_s": {group: sum(part[group] for part in parts) for group in parts[0]},
     }
 

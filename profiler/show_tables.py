@@ -22,8 +22,12 @@ def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
     for line in _sources(report["origin"]):
         console.print(line, style="dim")
     console.print(_errors(report["cost_model"]["errors"]))
+    for line in _measured(report["measured"], report["cost_model"]):
+        console.print(line, highlight=False)
     console.print(_memory(report["memory"]))
     console.print(_iterations(report["iterations"], intervals))
+    for said in dict.fromkeys(row["outside"] for row in report["iterations"] if row["outside"] is not None):
+        console.print(f"* {said}", style="yellow", highlight=False)
     if report["published"]:
         _print_published(console, report["published"])
 
@@ -73,15 +77,38 @@ def _memory(memory: Mapping[str, Any]) -> str:
     )
 
 
+def _measured(ranges: Mapping[str, Mapping[str, list[float]] | None], known: Mapping[str, Any]) -> list[str]:
+    """Say what each op was measured on: beyond it, times are extrapolated."""
+    lines = []
+    for op, limits in ranges.items():
+        device = known["device"] if op in known["measured"] else known["borrowed"].get(op, known["from"])
+        told = [f"{name.replace('_', ' ')} {_span(*span)}" for name, span in (limits or {}).items()]
+        lines.append(f"{op.replace('_', ' ')} measured on {device}: {', '.join(told) or 'its fit does not say'}")
+    return lines
+
+
+def _span(least: float, most: float) -> str:
+    return _count(least) if least == most else f"{_count(least)} - {_count(most)}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.7g}" if value < 1e7 else f"{value:.2g}"
+
+
 def _iterations(rows: list[dict[str, Any]], intervals: bool) -> Table:
     groups = list(rows[0]["parts_s"])
     names = ["batch", "ms", *(["90 % band"] if intervals else []), *groups]
     table = new_table("Iterations (decodes at 1,024 tokens of context), ms", *names)
     for row in rows:
-        band = [f"{row['low_s'] * 1e3:.2f} - {row['high_s'] * 1e3:.2f}"] if intervals else []
+        band = [_band(row["time_s"], row["low_s"], row["high_s"])] if intervals else []
         parts = [f"{row['parts_s'][group] * 1e3:.2f}" for group in groups]
-        table.add_row(row["batch"], f"{row['time_s'] * 1e3:.2f}", *band, *parts)
+        mark = "" if row["outside"] is None else " *"
+        table.add_row(row["batch"] + mark, f"{row['time_s'] * 1e3:.2f}", *band, *parts)
     return table
+
+
+def _band(time_s: float, low_s: float, high_s: float) -> str:
+    return f"{100 * (low_s / time_s - 1):+.0f} {100 * (high_s / time_s - 1):+.0f} %"
 
 
 def _print_published(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler.lint import WORK, Columns, Floats, Roofline, by_op, least_s
+from profiler.lint import LAUNCH_S, WORK, Columns, Floats, Roofline, by_op, least_s
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LAUNCH_S = 5e-6
-"""What even an empty kernel takes."""
 FASTEST, SLOWEST = 1 / 30, 60.0
 """Between these the median of an op's times lies, in multiples of what the roofline and a launch leave it: 0.18 to
 13.5 for every op of the published tables that are known, so that a factor of 1000 leads out of it either way."""

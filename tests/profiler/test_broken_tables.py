@@ -323,3 +323,13 @@ def test_a_header_that_holds_no_numbers_is_refused(tmp_path: Path, key: str, val
     header.write_text(json.dumps(json.loads(header.read_text()) | {key: value}))
     with pytest.raises(InputError, match=r"profile.json: .* expected"):
         read_profile(tmp_path / "p")
+
+
+def test_one_time_that_no_kernel_takes_among_many_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [row | {"m": row["m"] + 4096 * copy} for row in parquet_rows() for copy in range(3)]
+    rates = (A100.peak_flops, A100.memory_bandwidth_bytes_per_s)
+    rows = [row | {"latency": 1e3 * product_s(row["m"], row["n"], row["k"], *rates)} for row in rows]
+    rows[7]["latency"] = 1e30
+    profile = import_tables(write_parquet(rows, tmp_path))
+    assert profile.meta["refused"] == {"gemm: slower than any kernel": 1}
+    assert profile.table.num_rows == len(rows) - 1

@@ -22,6 +22,7 @@ from profiler.calibration import Calibration, calibrate, engine_of, solve
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.engine_fit import GROUPS, EngineFit
+from profiler.profiled_range import ProfiledRange
 from profiler.recorded_run import read_recorded
 from simulator.simulation import Scenario, simulate
 from traces.errors import InputError
@@ -45,6 +46,12 @@ class Engine:
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         stray = 20.0 if self._rng.random() < self._strays else 1.0
         return stray * self._model.iteration_time(batch, stage) * float(np.exp(self._noise * self._rng.normal()))
+
+    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
+        return self._model.interval(batch, coverage, stage)
+
+    def profiled_range(self) -> ProfiledRange:
+        return self._model.profiled_range()
 
     def describe(self) -> dict[str, Any]:
         return self._model.describe()

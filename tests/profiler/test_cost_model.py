@@ -176,7 +176,7 @@ def test_equal_chunks_cost_what_their_op_says(device: str, chunks: int, tokens: 
     shape = {key: np.asarray([float(v)]) for key, v in (row | {"head_dim": 128, "element_bytes": 2}).items()}
     expected = 32 * cost_model.fitted.ops["prefill_attention"].predict(shape, cost_model.deployment.hardware)[0]
     found = cost_model.breakdown(Aggregates.of(*[tokens] * chunks))["prefill attention"]
-    assert found == pytest.approx(expected, rel=0.05)
+    assert found == pytest.approx(expected, rel=0.06)
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.device import load_device
-from profiler.lint import COMPUTE, HOT, LINK, MEMORY, NO_TIME, TOLERANCE, Roofline, lint, reached
+from profiler.lint import COMPUTE, HOT, LAYOUT, LINK, MEMORY, NO_TIME, SLOW, TOLERANCE, Roofline, lint, reached
 from profiler.profile import ops_table
 
 A100 = load_device("a100-sxm")
@@ -104,9 +104,9 @@ def test_overhead_may_take_any_time_but_none() -> None:
 
 
 def test_refusals_are_counted_by_op_and_reason_and_the_rest_keeps_its_order() -> None:
-    times = [1.0, 0.0, 2.0, 1e-9, 3.0, 0.0]
+    times = [0.1, 0.0, 0.2, 1e-9, 0.3, 0.0]
     kept, refused = lint(ops_table(6, op="gemm", dtype="bfloat16", m=64, n=8192, k=8192, time_s=times), A100)
-    assert kept["time_s"].to_pylist() == [1.0, 2.0, 3.0]
+    assert kept["time_s"].to_pylist() == [0.1, 0.2, 0.3]
     assert refused == {f"gemm: {NO_TIME}": 2, f"gemm: {COMPUTE}": 1}
 
 
@@ -129,3 +129,10 @@ def test_what_was_reached_is_the_best_rate_of_any_row() -> None:
     assert flops_per_s == pytest.approx(2 * 4096**3 / 1e-2)
     assert bytes_per_s == pytest.approx(2 * (8192 * 8192 + 2 * 8192) / 1e-3)
     assert reached(ops_table(1, op="overhead", time_s=[1.0]), Roofline.of(A100)) == (0.0, 0.0)
+
+
+def test_more_kv_heads_than_heads_and_a_time_without_end_are_slips() -> None:
+    row = {"op": "decode_attention", "sequences": 4, "query_tokens": 1, "past_tokens": 999, "head_dim": 128}
+    assert reason(1e-4, heads=8, kv_heads=8, **row) is None
+    assert reason(1e-4, heads=8, kv_heads=9, **row) == f"decode_attention: {LAYOUT}"
+    assert reason(1.0, heads=8, kv_heads=8, **row) == f"decode_attention: {SLOW}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,6 +19,7 @@ from profiler.measured_range import QUANTITIES, MeasuredRange
 from profiler.op import OPS
 from profiler.profiled_range import ProfiledRange
 from profiler.transfer import load_fitted
+from traces.errors import InputError
 
 HEADS = {"heads": (8, 64), "kv_heads": (1, 8), "head_dim": (64, 128), "heads_per_kv_head": (1, 8)}
 NUMBERS = {"element_bytes": (2, 2)}
@@ -172,3 +174,13 @@ def test_a_range_reads_as_it_was_written() -> None:
     measured = MeasuredRange({"tokens": (1, 4096), "size_bytes": (0.5, 2**40)})
     assert MeasuredRange.from_json(measured.to_json()) == measured
     assert MeasuredRange.from_json(None) is None
+
+
+@pytest.mark.parametrize("broken", [[1], {"tokens": "many"}, {"tokens": [5]}, {"tokens": None}])
+def test_a_broken_range_is_one_error(broken: object) -> None:
+    document = json.loads(json.dumps(load_fitted(placed().hardware).to_json()))
+    document["ops"]["gemm"]["measured"] = broken
+    with pytest.raises(
+        InputError, match=r"mine.json: not a fitted device: .* expected a file that `profiler fit` wrote"
+    ):
+        FittedDevice.from_json(document, where="mine.json")

@@ -37,10 +37,21 @@ def test_json() -> None:
 def test_a_deployment_file(tmp_path: Path) -> None:
     path = tmp_path / "deployment.json"
     path.write_text('{"model": "yi-34b", "device": "a100-pcie", "tensor_parallel_size": 2}')
-    shown = run("show", "--deployment", str(path), "--interval")
+    shown = run("show", "--deployment", str(path))
     assert "transferred from a100-sxm" in shown.stdout
     assert "Sarathi-Serve" in shown.stdout
     assert "90 % band" in shown.stdout
+    assert "90 % band" not in run("show", "--deployment", str(path), "--no-interval").stdout
+
+
+def test_it_says_what_was_measured_and_marks_what_was_not() -> None:
+    arguments = ("show", "--device", "a100-sxm", "--model", "llama-3.1-8b")
+    shown = run(*arguments).stdout
+    assert "decode attention measured on a100-sxm: decodes 1 - 2,048, decode context 2 - 131,072" in shown
+    assert "* prefill attention: past tokens of a chunk 1,024, beyond the 0 measured" in shown
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert report["measured"]["prefill_attention"]["past_tokens"] == [0, 0]
+    assert [row["batch"] for row in report["iterations"] if row["outside"]] == ["prefill 480 after 1024 + decode 32"]
 
 
 @pytest.mark.parametrize(
