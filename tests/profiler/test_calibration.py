@@ -47,8 +47,9 @@ class Engine:
         stray = 20.0 if self._rng.random() < self._strays else 1.0
         return stray * self._model.iteration_time(batch, stage) * float(np.exp(self._noise * self._rng.normal()))
 
-    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
-        return self._model.interval(batch, coverage, stage)
+    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:  # noqa: ARG002
+        seconds = self._model.iteration_time(batch, stage)
+        return seconds, seconds
 
     def profiled_range(self) -> ProfiledRange:
         return self._model.profiled_range()
