@@ -47,7 +47,7 @@ class Engine:
         stray = 20.0 if self._rng.random() < self._strays else 1.0
         return stray * self._model.iteration_time(batch, stage) * float(np.exp(self._noise * self._rng.normal()))
 
-    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:  # noqa: ARG002
+    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
         seconds = self._model.iteration_time(batch, stage)
         return seconds, seconds
 
