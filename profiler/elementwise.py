@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 Shape = Mapping[str, npt.NDArray[Any]]
 OP = "elementwise"
 KEYS = ("kind", "size_bytes")
-KINDS = ("norm", "act", "rope", "add", "embedding", "sampler", "other")
+KINDS = ("norm", "act", "rope", "add", "embedding", "sampler", "other", "fused_norm")
+"""The last is an addition and the norm after it in one launch, which does not read the sum again."""
 NAMES = ("launch", *KINDS)
-_SIGNS = {"norm": "norm", "act": "act", "rope": "rope", "add": "add", "emb": "embedding", "sampl": "sampler"}
+_SIGNS = {
+    "fused": "fused_norm",
+    "norm": "norm",
+    "act": "act",
+    "rope": "rope",
+    "add": "add",
+    "emb": "embedding",
+    "sampl": "sampler",
+}
 
 
 def kind_of(name: str) -> str:
@@ -27,10 +36,14 @@ def kind_of(name: str) -> str:
 
 
 def with_absent(coefficients: Mapping[str, float]) -> dict[str, float]:
-    """Return ``coefficients`` with kinds that nobody measured (0) as slow as the mean of those measured."""
-    measured = [coefficients[kind] for kind in KINDS if coefficients[kind] > 0]
-    mean = float(np.mean(measured)) if measured else 1.0
-    return {name: value if name == "launch" or value > 0 else mean for name, value in coefficients.items()}
+    """Return ``coefficients`` with kinds that nobody measured (0, or absent) as slow as the mean of those measured;
+    a fused norm as its two parts, and a norm as a fused one."""
+    measured = {kind: coefficients[kind] for kind in KINDS if coefficients.get(kind, 0) > 0}
+    mean = float(np.mean(list(measured.values()))) if measured else 1.0
+    filled = {kind: measured.get(kind, mean) for kind in KINDS}
+    filled["norm"] = measured.get("norm", filled["fused_norm"])
+    filled["fused_norm"] = measured.get("fused_norm", (filled["norm"] + filled["add"]) / 2)
+    return {"launch": coefficients["launch"], **filled}
 
 
 def terms(shape: Shape, device: Device) -> Floats:
@@ -43,7 +56,8 @@ def terms(shape: Shape, device: Device) -> Floats:
 
 def physics(coefficients: Mapping[str, float], shape: Shape, device: Device) -> Floats:
     """Return seconds: launch + bytes / (bandwidth x the share of it that this kind reaches)."""
-    return np.asarray(terms(shape, device) @ [coefficients[name] for name in NAMES], dtype=np.float64)
+    known = with_absent(coefficients)
+    return np.asarray(terms(shape, device) @ [known[name] for name in NAMES], dtype=np.float64)
 
 
 def sizes(shape: Shape) -> Floats:

@@ -67,7 +67,7 @@ def layer_sweeps(deployment: Deployment, stage: int) -> list[Sweep]:
 
 
 def _fused(norm: Elementwise, add: Elementwise, hidden_bytes: int, count: int) -> Sweep:
-    return Sweep(kind="norm", bytes_per_row=norm.size_bytes + add.size_bytes - hidden_bytes, count=count)
+    return Sweep(kind="fused_norm", bytes_per_row=norm.size_bytes + add.size_bytes - hidden_bytes, count=count)
 
 
 def layer_all_reduces(deployment: Deployment, stage: int) -> int:
