@@ -37,8 +37,8 @@ and an RTX PRO 6000 (Blackwell), GEMMs and decode attention transfer better from
 (median errors 18 and 8 % against 24 and 8 %; 9 and 6 % against 14 and 15 %)."""
 MEASURED: Mapping[str, tuple[tuple[float, float, float, float], tuple[float, ...]]] = {
     "gemm": ((77712, 0.139, 0.453, 0.132), (0.135, 0.253, 0.362, 0.459, 0.632)),
-    "prefill_attention": ((17814, 0.304, 0.756, 0.262), (0.297, 0.611, 0.813, 0.957, 1.171)),
-    "decode_attention": ((22000, 0.162, 0.324, 0.173), (0.170, 0.280, 0.332, 0.388, 0.956)),
+    "prefill_attention": ((17814, 0.296, 0.860, 0.221), (0.289, 0.604, 0.766, 0.902, 1.090)),
+    "decode_attention": ((22000, 0.239, 0.459, 0.281), (0.246, 0.422, 0.481, 0.551, 1.218)),
     "all_reduce": ((138, 0.157, 0.425, 0.210), (0.155, 0.310, 0.454, 0.512, 0.691)),
     "elementwise": ((960, 0.134, 0.828, 0.267), (0.143, 0.352, 0.793, 1.016, 1.654)),
 }
