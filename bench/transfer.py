@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _nearest(target: str, op: str) -> str:
-    names = [name for name in by_distance(load_device(target)) if name != target]
+    names = [name for name in by_distance(load_device(target), op) if name != target]
     return next(name for name in names if op in load_shipped(name).ops)
 
 

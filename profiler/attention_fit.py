@@ -15,7 +15,7 @@ from profiler.tile import Floats
 if TYPE_CHECKING:
     from profiler.device import Device
 
-MOST_STEPS = 80
+MOST_STEPS = 25
 SOFT_FROM = 0.1
 PULL, PULL_OF_MOVED = 0.02, 0.1
 """How strongly coefficients of attention are drawn to where they start, in shares of a log error, and to where they

@@ -23,7 +23,7 @@ Cell = tuple[float, float, float, float]
 
 
 class CorrectionGrid:
-    """exp(residual) on a grid, [rows][thirds of a doubling of the context], read by bilinear interpolation.
+    """Factors on a grid, [rows][thirds of a doubling of the context], read by bilinear interpolation.
 
     A position is that of a context among the columns, ``PER_OCTAVE * log2(context)`` for a context >= 1.
     Beyond the grid its edge holds.

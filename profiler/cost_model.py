@@ -116,7 +116,7 @@ class CostModel:
             layers * decode_s,
             head_s,
             communication_s + gather_s,
-            self._engine_s(batch, stage) + self._launches_s(tokens),
+            self._engine_s(batch, stage) + self._launches_s(stage, tokens),
         )
         return {group: self._pace * part for group, part in zip(GROUPS, parts, strict=True)}
 
@@ -165,8 +165,7 @@ class CostModel:
         matrices = len(layer_matrices(self.deployment, stage))
         wholes = (  # what is uncertain, its op, how many kernels it is
             (self._pace * spread_s, parts["linear"], "gemm", matrices * self._layers[stage]),
-            (parts["prefill attention"], parts["prefill attention"], "prefill_attention", self._layers[stage]),
-            (parts["decode attention"], parts["decode attention"], "decode_attention", self._layers[stage]),
+            *self._attention_parts(batch, parts, stage),
             (parts["head"], parts["head"], "gemm", 1),
             (parts["communication"], parts["communication"], "all_reduce", 2 * self._layers[stage]),
         )
@@ -177,6 +176,15 @@ class CostModel:
         kernels_s = sum(parts.values()) - parts["overhead"]
         half = sqrt(sum(width * width for width in widths)) / kernels_s if kernels_s > 0 else 0.0
         return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]
+
+    def _attention_parts(
+        self, batch: BatchLike, parts: dict[str, float], stage: int
+    ) -> list[tuple[float, float, str, int]]:
+        """Return what :meth:`interval` takes of attention: one launch, or one for chunks and one for decodes."""
+        prefill_s, decode_s, layers = parts["prefill attention"], parts["decode attention"], self._layers[stage]
+        if self._mixed is not None and batch.chunks and batch.decodes:
+            return [(prefill_s + decode_s, prefill_s + decode_s, "mixed_attention", layers)]
+        return [(prefill_s, prefill_s, "prefill_attention", layers), (decode_s, decode_s, "decode_attention", layers)]
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record says of its cost model: the device, whose measurements, how well they fit.
@@ -234,15 +242,15 @@ class CostModel:
 
     def _token_s(self, stage: int, tokens: int) -> float:
         linear_s, communication_s, _ = self._row(stage, tokens)
-        return self._pace * (linear_s + communication_s + self._launches_s(tokens))
+        return self._pace * (linear_s + communication_s + self._launches_s(stage, tokens))
 
-    def _launches_s(self, tokens: int) -> float:
+    def _launches_s(self, stage: int, tokens: int) -> float:
         """Return what launching kernels one by one adds, beyond the largest captured graph."""
         sizes = self.deployment.cudagraph_capture_sizes
         known = self.fitted.engine is not None or self.fitted.overhead_s is not None
         if known or not sizes or tokens <= sizes[-1]:
             return 0.0
-        return (LAUNCH_GAP_S - GRAPH_GAP_S) * kernels(self.deployment)
+        return (LAUNCH_GAP_S - GRAPH_GAP_S) * kernels(self.deployment, stage)
 
     def _output_s(self, stage: int, outputs: int) -> float:
         tables = self._stages[stage]

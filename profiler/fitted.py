@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from profiler.device import Device
 
 SCHEMA_VERSION = 3
-READABLE = (1, 2, SCHEMA_VERSION)
-"""Version 1 has one width for all predicted times; before version 3 no op says what it was measured on."""
+"""Coefficients and what residuals look at belong to the physics of one version: files of another are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +126,9 @@ class FittedOp:
     def from_json(name: str, document: Mapping[str, Any]) -> FittedOp:
         """Return the op that :meth:`to_json` described."""
         residual, curves, surfaces = document["residual"], document["curves"], document.get("surfaces")
+        unknown = set(document["coefficients"]) - {*OPS[name].coefficients, *OPS[name].own_coefficients}
+        if unknown:
+            raise ValueError(f"{name} has no coefficient {min(unknown)!r}")
         return FittedOp(
             name=name,
             coefficients=document["coefficients"],
@@ -186,9 +188,10 @@ class FittedDevice:
         InputError
             If ``document`` is of another version or lacks what it should hold.
         """
-        if document.get("schema_version") not in READABLE:
+        if document.get("schema_version") != SCHEMA_VERSION:
             version = document.get("schema_version")
-            raise InputError(f"schema_version is {version!r}", where=where, expected=" or ".join(map(str, READABLE)))
+            wish = f"{SCHEMA_VERSION}: fit its profile again"
+            raise InputError(f"schema_version is {version!r}", where=where, expected=wish)
         try:
             ops = {name: FittedOp.from_json(name, op) for name, op in document["ops"].items()}
             keys = ("device", "origin", "borrowed", "overhead_s")

@@ -87,8 +87,8 @@ def sampler_sweep(deployment: Deployment) -> Sweep:
     return Sweep(kind="sampler", bytes_per_row=deployment.spec.vocab * deployment.spec.dtype_bytes, count=1)
 
 
-def kernels(deployment: Deployment) -> int:
-    """Return the launches of an iteration on the first stage: matrices, elementwise work, attention, communication."""
-    matrices = sum(matrix.count for matrix in layer_matrices(deployment, 0))
-    sweeps = sum(sweep.count for sweep in layer_sweeps(deployment, 0))
-    return matrices + sweeps + deployment.stage_layers[0] + layer_all_reduces(deployment, 0)
+def kernels(deployment: Deployment, stage: int = 0) -> int:
+    """Return the launches of an iteration on a stage: matrices, elementwise work, attention, communication."""
+    matrices = sum(matrix.count for matrix in layer_matrices(deployment, stage))
+    sweeps = sum(sweep.count for sweep in layer_sweeps(deployment, stage))
+    return matrices + sweeps + deployment.stage_layers[stage] + layer_all_reduces(deployment, stage)

@@ -71,11 +71,6 @@ class MeasuredRange:
         columns = {name: np.asarray(value(shape), dtype=np.float64) for name, value in QUANTITIES[op].items()}
         return MeasuredRange({name: (float(each.min()), float(each.max())) for name, each in columns.items()})
 
-    def holds(self, quantity: str, value: float) -> bool:
-        """Whether ``value`` lies within; True for a quantity that is not noted."""
-        least, most = self.limits.get(quantity, (-np.inf, np.inf))
-        return bool(least <= value <= most)
-
     def to_json(self) -> dict[str, list[float]]:
         """Return what :meth:`from_json` takes."""
         return {name: [_plain(least), _plain(most)] for name, (least, most) in self.limits.items()}

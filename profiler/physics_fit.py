@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from profiler import elementwise, gemm, gemm_kernel
+from profiler import gemm, gemm_kernel
 from profiler.attention_fit import fit_decode, fit_prefill
-from profiler.op import DECODE_ATTENTION, ELEMENTWISE, GEMM, PREFILL_ATTENTION, Op, Shape
+from profiler.op import DECODE_ATTENTION, GEMM, PREFILL_ATTENTION, Op, Shape
 from profiler.tile import Floats
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def _fit_terms(op: Op, shape: Shape, time_s: Floats, device: Device) -> dict[str
         raise ValueError(f"{op.name} has no terms")
     relative = op.terms(shape, device) / time_s[:, None]
     weights, _ = nnls(relative, np.ones(len(time_s)))
-    coefficients = dict(zip(op.coefficients, map(float, weights), strict=True))
-    return elementwise.with_absent(coefficients) if op is ELEMENTWISE else coefficients
+    return dict(zip(op.coefficients, map(float, weights), strict=True))
 
 
 def _fit_gemm(shape: Shape, time_s: Floats, device: Device) -> dict[str, float]:

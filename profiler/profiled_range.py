@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from profiler.measured_range import MeasuredRange
 
 TILE = 128
-"""Tokens. Kernels pad to tiles about as long: less than the least measured counts as measured where that is a tile or
-less."""
+"""Tokens of a batch and of a chunk, which kernels pad to tiles about as long: less than the least measured counts as
+measured where that is a tile or less."""
 TITLES: Mapping[str, str] = {
     "tokens": "tokens of a batch",
     "query_tokens": "tokens of a chunk",
@@ -40,7 +40,10 @@ TITLES: Mapping[str, str] = {
     "head_dim": "width of a head",
     "heads_per_kv_head": "heads that share a KV head",
 }
-PADDED = ("tokens", "query_tokens", "past_tokens", "decodes", "decode_context", "decode_context_sum")
+PADDED = ("tokens", "query_tokens")
+COUNTED = (*PADDED, "past_tokens", "decodes", "decode_context", "decode_context_sum")
+FEW = 16
+"""Less than the least measured counts as measured where that is at most this, of what is not padded."""
 SMALLEST = Aggregates.of(1, decodes=1, context=1)
 """Runs every op once."""
 Span = tuple[float, float]
@@ -122,7 +125,7 @@ class ProfiledRange:
             if source != device:
                 unmeasured[op] = source
             for quantity, (least, most) in () if known is None else _limits(known, deployment.spec.hidden_bytes):
-                low = 0.0 if quantity in PADDED and least <= TILE else least
+                low = 0.0 if quantity in COUNTED and least <= (TILE if quantity in PADDED else FEW) else least
                 limit = partial(Limit, op=op, quantity=quantity, least=low, most=most)
                 if quantity in of_batch:
                     by_batch.append(limit(of=of_batch[quantity]))
@@ -177,9 +180,9 @@ class _Box:
         def least(name: str) -> float:
             return max((limit.least for limit in limits if limit.quantity == name), default=0.0)
 
-        plain = all(limit.quantity in PADDED for limit in limits) and least("tokens") <= 1
+        plain = all(limit.quantity in COUNTED for limit in limits) and least("tokens") <= 1
         self.tokens = most("tokens") if plain else -1.0
-        several = least("decodes") > 1 or least("decode_context_sum") > 1
+        several = any(least(name) > 1 for name in ("decodes", "decode_context", "decode_context_sum"))
         self.decodes = -1.0 if several else min(most("decodes"), self.tokens)
         self.context_sum, self.context = most("decode_context_sum"), most("decode_context")
         self.least_context, self.least_chunk = least("decode_context"), least("query_tokens")

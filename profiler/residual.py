@@ -13,7 +13,7 @@ from profiler.tile import Floats
 
 LARGEST_CORRECTION = 0.3
 ROWS_AT_ONCE = 256
-"""What trees compute of more rows would not fit a cache."""
+"""What trees and processes compute of more rows would not fit a cache."""
 
 
 class Residual(Protocol):
@@ -94,7 +94,14 @@ class GaussianProcess:
 
     def evaluate(self, features: Floats) -> Floats:
         """Return [rows] from [rows, features]."""
-        scaled, points = features / self.length_scales, self.points / self.length_scales
+        points = self.points / self.length_scales
+        parts = [
+            self._evaluate(features[first : first + ROWS_AT_ONCE] / self.length_scales, points)
+            for first in range(0, max(len(features), 1), ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _evaluate(self, scaled: Floats, points: Floats) -> Floats:
         squares = (scaled**2).sum(1)[:, None] + (points**2).sum(1)[None, :] - 2 * scaled @ points.T
         distance = np.sqrt(3.0 * np.maximum(squares, 0.0))
         return np.asarray((1 + distance) * np.exp(-distance) @ self.weights, dtype=np.float64)

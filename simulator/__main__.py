@@ -154,8 +154,8 @@ def replay_run_command(
         Path | None,
         typer.Option(
             "--profile",
-            help="Measurements of the run's GPU: a folder written by `python -m profiler`, or tables that "
-            "`python -m profiler import` takes. Default: the shipped ones.",
+            help="Measurements of the run's GPU: a folder written by `python -m profiler`, a JSON of its `fit` or "
+            "`calibrate`, or tables that its `import` takes. Default: the shipped ones.",
             rich_help_panel=options.HARDWARE,
         ),
     ] = None,

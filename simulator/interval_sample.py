@@ -15,7 +15,7 @@ MOST = 128
 
 
 class IntervalSample:
-    """Keeps 64 to 128 iterations, evenly spaced over a run of any length, and asks for their intervals at its end.
+    """Keeps up to 128 iterations, evenly spaced over a run of any length, and asks for their intervals at its end.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class IntervalSample:
             return
         self._kept.append((batch, stage_time_s))
         if len(self._kept) == MOST:
-            self._kept, self._step = self._kept[::2], 2 * self._step
+            self._kept, self._step = self._kept[1::2], 2 * self._step
         self._until = self._step
 
     def as_dict(self) -> dict[str, Any] | None:

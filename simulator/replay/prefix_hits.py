@@ -6,6 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from traces.workload import FloatColumn
+
 if TYPE_CHECKING:
     from simulator.replay.engine_settings import EngineSettings
     from simulator.replay.published_run import Measured
@@ -24,9 +28,9 @@ def prefix_hits(requests: Measured, settings: EngineSettings) -> Iterator[str]:
     if not settings.enable_prefix_caching:
         return
     together: dict[tuple[int, int], list[int]] = defaultdict(list)
-    times = zip(requests.scheduled_s, requests.first_token_s, requests.prompt_tokens, strict=True)
-    for scheduled_s, first_s, tokens in times:
-        together[round(scheduled_s / SAME_S), round(first_s / SAME_S)].append(int(tokens))
+    times = zip(_moments(requests.scheduled_s), _moments(requests.first_token_s), requests.prompt_tokens, strict=True)
+    for scheduled, first, tokens in times:
+        together[scheduled, first].append(int(tokens))
     budget = settings.max_num_batched_tokens
     beyond = [sum(tokens) - budget for tokens in together.values() if len(tokens) > 1 and sum(tokens) > budget]
     if beyond:
@@ -35,3 +39,11 @@ def prefix_hits(requests: Measured, settings: EngineSettings) -> Iterator[str]:
             f"{sum(beyond):,} were prefix hits. Which prompts share what is not recorded; the simulation computes "
             "them whole, which takes longer and more KV blocks."
         )
+
+
+def _moments(times_s: FloatColumn) -> list[int]:
+    """Number the times, those of one iteration alike."""
+    order = np.argsort(times_s, kind="stable")
+    moments = np.empty(len(order), dtype=np.int64)
+    moments[order] = np.cumsum(np.diff(times_s[order], prepend=times_s[order[:1]]) > SAME_S)
+    return [int(each) for each in moments]

@@ -155,6 +155,8 @@ def _request(line: str, where: str) -> dict[str, float]:
     row: dict[str, float] = {}
     for key, name in REQUEST_KEYS.items():
         value = document.get(key) if isinstance(document, dict) else None
+        if key == "scheduled_ts" and value is None and isinstance(document, dict):
+            value = document.get("first_token_ts")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{key} is {value!r}", where=where, expected="a number")
         if key.endswith("_toks") and (value != int(value) or value < 1):

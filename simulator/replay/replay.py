@@ -151,7 +151,7 @@ def _scenario(
 @contextmanager
 def _profile(path: Path | None, device: Device) -> Iterator[Path | None]:
     """Yield a profile folder: ``path`` itself, or what its tables import as."""
-    if path is None or (path / PROFILE_FILE).is_file():
+    if path is None or path.suffix == ".json" or (path / PROFILE_FILE).is_file():
         yield path
         return
     from profiler.importers import import_tables

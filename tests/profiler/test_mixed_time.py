@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from profiler.aggregates import Aggregates, Slice
+from profiler.bands import Bands
 from profiler.cost_model import GRAPH_GAP_S, LAUNCH_GAP_S, CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.fit import fit_rows, rows_of
@@ -74,6 +75,17 @@ def test_mixes_of_other_heads_or_too_few_are_not_used() -> None:
     together = with_mixes(apart)
     assert MixedAttention.known(together.fitted.ops[MIXED_ATTENTION.name], DEPLOYMENT)
     assert CostModel(DEPLOYMENT, together.fitted).iteration_time(batch) == apart.iteration_time(batch)
+
+
+def test_the_band_of_a_mix_is_that_of_mixes() -> None:
+    together = with_mixes(load_cost_model(DEPLOYMENT))
+    op = together.fitted.ops[MIXED_ATTENTION.name]
+    wide = replace(op, bands={"unseen rows": Bands.of(np.ones(100), np.full(100, 1.5))})
+    fitted = replace(together.fitted, ops={**together.fitted.ops, MIXED_ATTENTION.name: wide})
+    batch = Aggregates.of(512, decodes=20, context=900)
+    low, high = CostModel(DEPLOYMENT, fitted, one_launch=True).interval(batch)
+    apart_low, apart_high = CostModel(DEPLOYMENT, fitted).interval(batch)
+    assert high / low > apart_high / apart_low
 
 
 def test_a_mix_takes_no_less_than_its_longest_context_alone() -> None:

@@ -159,15 +159,43 @@ def test_what_ships_was_measured_where_it_says_and_a_transfer_is_no_profile() ->
     assert "decode attention was not measured on a6000" in str(refusal("a6000"))
 
 
-def test_a_fit_of_an_older_version_says_that_it_does_not_know() -> None:
+def test_a_fit_without_ranges_says_that_it_does_not_know() -> None:
     document = load_fitted(placed().hardware).to_json()
-    document = {**document, "schema_version": 2}
     for op in document["ops"].values():
         del op["measured"]
-    old = FittedDevice.from_json(document, where="old.json")
-    found = ProfiledRange.of(placed(), old)
+    found = ProfiledRange.of(placed(), FittedDevice.from_json(document, where="mine.json"))
     assert found.refusal() == "the fit does not say what gemm was measured on; fit it again"
     assert found.outside(Aggregates.of(10**6)) is None
+
+
+@pytest.mark.parametrize("version", [None, 1, 2, 4])
+def test_a_fit_of_another_version_is_refused(version: object) -> None:
+    """Its coefficients and residuals belong to other physics: read as today's they would silently mean less."""
+    document = {**load_fitted(placed().hardware).to_json(), "schema_version": version}
+    with pytest.raises(InputError, match=r"old.json: schema_version is .*expected 3: fit its profile again"):
+        FittedDevice.from_json(document, where="old.json")
+
+
+def test_a_coefficient_that_the_physics_does_not_know_is_refused() -> None:
+    document = load_fitted(placed().hardware).to_json()
+    document["ops"]["prefill_attention"]["coefficients"]["packed_waves"] = 1.0
+    with pytest.raises(InputError, match="prefill_attention has no coefficient 'packed_waves'"):
+        FittedDevice.from_json(document, where="old.json")
+
+
+def test_decodes_below_the_least_that_was_measured_are_outside() -> None:
+    """Tokens are padded to tiles, decodes and contexts are not; and with a window the shortcut must not miss it."""
+    fitted = load_fitted(placed().hardware)
+    decode = fitted.ops["decode_attention"]
+    assert decode.measured is not None
+    limits = {**decode.measured.limits, "decodes": (64.0, 256.0), "decode_context": (8192.0, 65536.0)}
+    ops = {**fitted.ops, "decode_attention": replace(decode, measured=MeasuredRange(limits))}
+    found = ProfiledRange.of(placed(), replace(fitted, ops=ops))
+    assert found.outside(Aggregates.of(decodes=1, context=10_000)) is not None
+    windowed = replace(placed(), model="mistral-7b")
+    said = ProfiledRange.of(windowed, replace(fitted, ops=ops)).outside(Aggregates.of(decodes=128, context=10_000))
+    assert said is not None
+    assert "below the 8,192" in said
 
 
 def test_a_range_reads_as_it_was_written() -> None:

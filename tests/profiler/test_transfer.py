@@ -46,6 +46,13 @@ def test_nearest(name: str, nearest: str) -> None:
     assert by_distance(load_device(name))[0] == nearest
 
 
+def test_attention_comes_from_ampere_where_kernels_are_not_hoppers() -> None:
+    for name in ("rtx-4090", "rtx-pro-6000"):
+        fitted = load_fitted(load_device(name))
+        assert (fitted.source_of("gemm"), fitted.source_of("decode_attention")) == ("h100", "a100-sxm")
+    assert load_fitted(load_device("h200")).source_of("decode_attention") == "h100"
+
+
 def test_a_profile_of_ones_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_profile(tmp_path / "profile", import_tables(data / "profiles/llmservingsim/RTX4090", "rtx-4090"))

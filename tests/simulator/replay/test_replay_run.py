@@ -140,6 +140,8 @@ def test_more_prompt_tokens_than_an_iteration_takes_must_have_been_prefix_hits()
     settings = read_settings({"engine_kwargs": {"max_num_batched_tokens": 2048}}, 24 * GIB, where="meta.json")
     (caution,) = prefix_hits(measured((1255, 1.0, 1.5), (851, 1.0, 1.5), (900, 1.0, 2.0)), settings)
     assert "at least 58 were prefix hits" in caution
+    apart = measured((1255, 1.0, 1.5004), (851, 1.0001, 1.5006))
+    assert "at least 58" in next(prefix_hits(apart, settings))
     whole = measured((1255, 1.0, 1.5), (793, 1.0, 1.5), (5000, 2.0, 3.0))
     assert list(prefix_hits(whole, settings)) == []
     off = replace(settings, enable_prefix_caching=False)
