@@ -28,6 +28,10 @@ def print_report(report: Mapping[str, Any], *, intervals: bool) -> None:
     console.print(_iterations(report["iterations"], intervals))
     for said in dict.fromkeys(row["outside"] for row in report["iterations"] if row["outside"] is not None):
         console.print(f"* {said}", style="yellow", highlight=False)
+    if intervals and any(row["outside"] is not None for row in report["iterations"]):
+        console.print(
+            "Bands are those of what was measured: for iterations with a * they may be too narrow.", style="dim"
+        )
     if report["published"]:
         _print_published(console, report["published"])
 

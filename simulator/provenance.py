@@ -38,7 +38,7 @@ def provenance(meta: RunMeta) -> Provenance:
 def band_note(meta: RunMeta) -> str:
     """Say how sure the iteration times of a run are, "" where that is not known."""
     band = (meta.cost_model or {}).get("interval")
-    if not isinstance(band, Mapping):
+    if not isinstance(band, Mapping) or not {"low", "high", "coverage"} <= band.keys():
         return ""
     low, high = (f"{100 * (band[side] - 1):+.1f} %" for side in ("low", "high"))
     return f"{100 * band['coverage']:.3g} % band of an iteration's time, by errors on rows held out: {low} to {high}."
@@ -47,10 +47,10 @@ def band_note(meta: RunMeta) -> str:
 def range_note(meta: RunMeta) -> str:
     """Say how much of a run rests on batches outside of what was measured and where they leave it, "" if none does."""
     known = (meta.cost_model or {}).get("profiled_range")
-    if not isinstance(known, Mapping) or not known["iterations_share"]:
+    if not isinstance(known, Mapping) or not known.get("iterations_share"):
         return ""
-    left = "; ".join(str(limit["said"]) for limit in known["limits"] if limit["said"] is not None)
-    iterations, time = (f"{100 * known[f'{name}_share']:.3g} %" for name in ("iterations", "time"))
+    left = "; ".join(str(limit["said"]) for limit in known.get("limits", ()) if limit.get("said") is not None)
+    iterations, time = (f"{100 * known.get(f'{name}_share', 0):.3g} %" for name in ("iterations", "time"))
     return f"{iterations} of iterations, {time} of their time, outside the profiled range: {left}."
 
 
@@ -90,8 +90,7 @@ def headline(run: RunRecord) -> str:
     """Say in two lines what was run, on what, and where the times come from."""
     meta = run.meta
     where = f"{meta.deployment.get('model', '?')} on {_device(meta)}, {_parallelism(meta)}"
-    lines = (f"{_workload(meta)} · {where} · {_kv_cache(meta)}", provenance(meta).text)
-    return "\n".join(lines)
+    return f"{_workload(meta)} · {where} · {_kv_cache(meta)}\n{provenance(meta).text}"
 
 
 def sureness(runs: Mapping[str, RunRecord]) -> list[tuple[str, bool]]:
