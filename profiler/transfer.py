@@ -38,7 +38,7 @@ and an RTX PRO 6000 (Blackwell), GEMMs transfer better from Hopper than from Amp
 NEAREST_ATTENTION = {**NEAREST, "ada": ("ada", "ampere", "hopper", "blackwell")}
 NEAREST_ATTENTION["blackwell"] = ("blackwell", "ada", "ampere", "hopper")
 """The same for attention: Hopper alone runs kernels of its own (FlashAttention-3). Decodes of those two miss by 8 and
-10 % from Ampere, by 20 and 15 % from Hopper; prefills by 28 and 29 % from the A6000, by 36 and 34 % from Hopper."""
+10 % from Ampere, by 20 and 15 % from Hopper; prefills by 52 and 19 %, and by 36 and 34 %."""
 MEASURED: Mapping[str, tuple[tuple[float, float, float, float], tuple[float, ...]]] = {
     "gemm": ((77712, 0.139, 0.453, 0.132), (0.135, 0.253, 0.362, 0.459, 0.632)),
     "prefill_attention": ((17814, 0.316, 0.782, 0.294), (0.285, 0.534, 0.656, 0.749, 0.937)),

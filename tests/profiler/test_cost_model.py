@@ -176,7 +176,7 @@ def test_equal_chunks_cost_what_their_op_says(device: str, chunks: int, tokens: 
     shape = {key: np.asarray([float(v)]) for key, v in (row | {"head_dim": 128, "element_bytes": 2}).items()}
     expected = 32 * cost_model.fitted.ops["prefill_attention"].predict(shape, cost_model.deployment.hardware)[0]
     found = cost_model.breakdown(Aggregates.of(*[tokens] * chunks))["prefill attention"]
-    assert found == pytest.approx(expected, rel=0.06)
+    assert found == pytest.approx(expected, rel=0.08)
 
 
 @settings(max_examples=60, deadline=None)
@@ -210,7 +210,7 @@ def test_an_op_measured_on_the_device_itself_is_not_borrowed() -> None:
     known = model_of("llama-60m", "rtx-4090").describe()
     assert known["transferred"]
     assert known["measured"] == ["elementwise"]
-    assert known["borrowed"] == {"send": "a100-sxm"}
+    assert known["borrowed"] == dict.fromkeys(("prefill_attention", "decode_attention", "send"), "a100-sxm")
     assert KIND not in known["errors"]["elementwise"]
     assert model_of("llama-60m", "h100").describe()["borrowed"]["elementwise"] == "rtx-4090"
 

@@ -97,7 +97,7 @@ def test_a_fitted_file_that_is_none(tmp_path: Path) -> None:
     path.write_text('{"schema_version": 99}')
     with pytest.raises(InputError, match="schema_version is 99"):
         FittedDevice.load(path)
-    path.write_text('{"schema_version": 1, "device": "a100-sxm"}')
+    path.write_text('{"schema_version": 3, "device": "a100-sxm"}')
     with pytest.raises(InputError, match="not a fitted device"):
         FittedDevice.load(path)
 
