@@ -91,7 +91,7 @@ def _notes(read: Any, fitted: FittedDevice, output: Path | None) -> list[str]:
     notes = []
     for op, count in zip(ops, counts, strict=True):
         if str(op) == "mixed_attention":
-            notes.append(f"not used in iterations: {count} rows of mixed_attention (kinds are launched apart)")
+            notes.append(f"used by replay-run alone: {count} rows of mixed_attention (else kinds are launched apart)")
         elif str(op) not in (*fitted.ops, "overhead", "iteration" if fitted.engine is not None else ""):
             why = "too few" if trusted(read, str(op)) else "more rows of it beat the roofline"
             notes.append(f"not used: {count} rows of {op} ({why})")

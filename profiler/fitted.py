@@ -48,7 +48,7 @@ class FittedOp:
     bands
         ``{"unseen shapes": how wide a band around a prediction is, ...}``, from the same rows.
     measured
-        What it was measured on; None where a file of an older version does not say.
+        What it was measured on; None where nothing says so.
     """
 
     name: str
@@ -105,8 +105,7 @@ class FittedOp:
         """Return the same op without its corrections and the coefficients of its device alone, for another device."""
         own = OPS[self.name].own_coefficients
         coefficients = {name: value for name, value in self.coefficients.items() if name not in own}
-        bare = replace(self, coefficients=coefficients, residual=None, curves=None, surfaces=None)
-        return replace(bare, profiled_alone=False)
+        return replace(self, coefficients=coefficients, residual=None, curves=None, surfaces=None, profiled_alone=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""

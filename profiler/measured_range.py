@@ -77,7 +77,7 @@ class MeasuredRange:
 
     @staticmethod
     def from_json(document: Mapping[str, Any] | None) -> MeasuredRange | None:
-        """Return the range that :meth:`to_json` described; None for None, as files of older versions have it."""
+        """Return the range that :meth:`to_json` described; None for None."""
         if document is None:
             return None
         return MeasuredRange({name: (float(least), float(most)) for name, (least, most) in document.items()})

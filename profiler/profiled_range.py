@@ -106,7 +106,7 @@ class ProfiledRange:
         measured, with which every batch that runs the op lies outside.
     unmeasured
         Ops that the deployment runs and nobody measured on its device -> the device whose measurements stand in, and
-        which batches are then held against; "" where a fit of an older version does not say what it was measured on.
+        which batches are then held against; "" where the fit does not say what it was measured on.
     """
 
     def __init__(self, device: str, limits: Sequence[Limit] = (), unmeasured: Mapping[str, str] | None = None) -> None:
