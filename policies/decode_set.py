@@ -176,13 +176,16 @@ class DecodeSet:
 
     def advance(self, now_s: float) -> tuple[list[Sequence], list[Gap]]:
         """Give every member one token at ``now_s``; return those that ended, and the gaps it closed."""
-        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, self.size)] if self.size else []
-        self.tick(now_s)
-        ending = self._ending.pop(self.clock, None)
-        if ending is None:
+        size = self.size
+        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, size)] if size else []
+        self.clock = clock = self.clock + 1
+        self.context_sum += size
+        self.last_token_s = now_s
+        if clock not in self._ending:
             return [], gaps
-        while self._ends and self._ends[0] <= self.clock:
-            heappop(self._ends)
+        ending, ends = self._ending.pop(clock), self._ends
+        while ends and ends[0] <= clock:
+            heappop(ends)
         ended = list(ending)
         for sequence in ended:
             self._leave(sequence)
