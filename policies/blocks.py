@@ -63,7 +63,7 @@ class BlockPool:
             del self._free[-count:]
 
     def allocate_each(self, sequences: Collection[Sequence]) -> bool:
-        """Give each of ``sequences`` one free block, in turn, if there are as many; else False, and nothing is given."""
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
         free = self._free
         if len(sequences) > len(free):
             return False

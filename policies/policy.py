@@ -169,14 +169,21 @@ class Policy(ABC):
         group = batch.group
         assert group is not None, "a batch without decodes does not repeat"
         _, gaps = group.advance(ends_s[0])
-        used = []
-        for end_s in ends_s[1:-1]:
-            self._grow(group)
-            used.append(self.pool.used)
+        return gaps, self._run_on(group, ends_s[1:-1])
+
+    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
+        """Let the decodes of ``group`` get a token at each of ``ends_s`` and go on; return the blocks in use then."""
+        used = [self._grown(group)]
+        for end_s in ends_s:
             group.tick(end_s)
-        self._grow(group)
-        used.append(self.pool.used)
-        return gaps, used
+            used.append(self._grown(group))
+        return used
+
+    def _grown(self, group: DecodeSet) -> int:
+        """Return the blocks in use once each decode in ``group`` has what its next token needs."""
+        if group.crossing():
+            self._grow(group)
+        return self.pool.used
 
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``.

@@ -78,7 +78,7 @@ class PrefixCachePool(BlockPool):
         return self.memory.blocks - len(self._idle)
 
     def allocate_each(self, sequences: Collection[Sequence]) -> bool:
-        """Give each of ``sequences`` one free block, in turn, if there are as many; else False, and nothing is given."""
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
         if len(sequences) > len(self._idle):
             return False
         for sequence in sequences:

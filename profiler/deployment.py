@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler.aggregates import BatchLike
+from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.device import Device, load_device
 from profiler.memory import StageMemory, stage_memory
 from profiler.model import DTYPE_BYTES, Model, load_model
@@ -22,7 +22,7 @@ from traces.settings import from_mapping
 
 LONGEST_UNASKED = 16_384
 GPUS_PER_NODE = 8
-COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum")
+COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max")
 """Aggregates of a batch that its FLOPs follow from, beside its chunks."""
 CHUNK = ("tokens", "past")
 
@@ -189,18 +189,14 @@ class Deployment:
         Parameters
         ----------
         columns
-            The batches' aggregates, :data:`COUNTED` and the number of ``chunks``, each [batches]; and of their chunks, end
-            to end, ``chunk_tokens`` and ``chunk_past``.
+            The batches' aggregates, :data:`COUNTED` and the number of ``chunks``, each [batches]; and of their chunks,
+            end to end, ``chunk_tokens`` and ``chunk_past``.
         """
         per_token, per_output, per_pair = self._flops
         tokens = columns["prefill_tokens"] + columns["decodes"]
-        pairs = self._decode_pairs(columns) + self._prefill_pairs(columns)
+        pairs = decode_tokens_read(columns, self.spec.sliding_window) + self._prefill_pairs(columns)
         made = per_token * tokens + per_output * columns["outputs"] + per_pair * pairs
         return np.asarray(made, dtype=np.float64)
-
-    def _decode_pairs(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-        read, window = columns["decode_context_sum"], self.spec.sliding_window
-        return read if window is None else np.minimum(read, columns["decodes"] * window)
 
     def _prefill_pairs(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Return the (query, key) pairs of one head, within the model's window."""
@@ -210,7 +206,8 @@ class Deployment:
         if window is not None:
             pairs += (tokens - growing) * float(window)
         rows = len(columns["chunks"])
-        return np.bincount(np.repeat(np.arange(rows), columns["chunks"]), weights=pairs, minlength=rows)
+        of_rows = np.bincount(np.repeat(np.arange(rows), columns["chunks"]), weights=pairs, minlength=rows)
+        return np.asarray(of_rows, dtype=np.float64)
 
     @cached_property
     def _flops(self) -> tuple[float, float, float]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import inf
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 

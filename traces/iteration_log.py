@@ -30,41 +30,40 @@ LISTS = {
 
 
 class Flight(Protocol):
-    """A batch that has run, once or several times in a row, all but its contexts the same each time.
-
-    Attributes
-    ----------
-    replica
-        Where it ran.
-    batch
-        What ran, see :class:`policies.batch.Batch`, as it was the first time. After that every decode's context is
-        longer by one token each time, and there are no preemptions.
-    waiting, running
-        Queue length and residents.
-    blocks_used
-        KV blocks in use, each time.
-    stage_start_s, stage_time_s
-        When each stage began and for how long it was busy, one time after the other.
-    gaps
-        (gap_s, gap_count) that ended with the first time; with each of the others ended one of every decode.
-    """
+    """A batch that has run, once or several times in a row, all but its contexts the same each time."""
 
     @property
-    def replica(self) -> int: ...
+    def replica(self) -> int:
+        """Where it ran."""
+
     @property
-    def batch(self) -> Any: ...
+    def batch(self) -> Any:
+        """What ran the first time (:class:`policies.batch.Batch`); each time after that every decode's context is
+        longer by one token, and there are no preemptions."""
+
     @property
-    def waiting(self) -> int: ...
+    def waiting(self) -> int:
+        """Queue length."""
+
     @property
-    def running(self) -> int: ...
+    def running(self) -> int:
+        """Residents."""
+
     @property
-    def blocks_used(self) -> Sequence[int]: ...
+    def blocks_used(self) -> Sequence[int]:
+        """KV blocks in use, each time."""
+
     @property
-    def stage_start_s(self) -> Sequence[float]: ...
+    def stage_start_s(self) -> Sequence[float]:
+        """When each stage began, one time after the other."""
+
     @property
-    def stage_time_s(self) -> Sequence[float]: ...
+    def stage_time_s(self) -> Sequence[float]:
+        """For how long each stage was busy, one time after the other."""
+
     @property
-    def gaps(self) -> Sequence[tuple[float, int]]: ...
+    def gaps(self) -> Sequence[tuple[float, int]]:
+        """(gap_s, gap_count) that ended with the first time; with each of the others ended one of every decode."""
 
 
 class Ran(NamedTuple):
