@@ -155,6 +155,7 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
     """
     requests, latencies = run.requests, Latencies.of(run.requests)
     makespan_s = run.end_s - run.start_s
+    stalls = summarise_stalls(find_stalls(run, stall_threshold_s))
     done = ~np.isnan(requests.finished_s)
     finished = int(done.sum())
     return Metrics(
@@ -182,7 +183,7 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
         mfu=model_flops_utilisation(run, makespan_s),
         bubbles=stage_bubbles(run),
         bubble_s=Distribution.of(requests.bubble_s[done]) if run.meta.stages > 1 else EMPTY,
-        stalls=summarise_stalls(find_stalls(run, stall_threshold_s)),
+        stalls=stalls,
     )
 
 

@@ -53,7 +53,8 @@ class Distribution:
     def over_time(cls, counts: IntColumn, durations: FloatColumn, unit: int = 1) -> Distribution:
         """Return the distribution of a quantity that was ``counts[i]`` over ``unit`` for ``durations[i]`` seconds."""
         held = durations > 0
-        counts, durations = counts[held], durations[held]
+        if not held.all():
+            counts, durations = counts[held], durations[held]
         if not len(counts):
             return EMPTY
         mean = np.average(counts / unit, weights=durations)
@@ -105,6 +106,7 @@ def _between(low: Values, high: Values, share: FloatColumn) -> FloatColumn:
 def _time_percentiles(counts: IntColumn, durations: FloatColumn) -> FloatColumn:
     small = counts.min() >= 0 and counts.max() < 1 << 16
     order = np.argsort(counts.astype(np.uint16) if small else counts, kind="stable")
-    until = np.cumsum(durations[order])
+    until = durations[order]
+    np.cumsum(until, out=until)
     index = np.searchsorted(until, until[-1] * (np.array(PERCENTS) / 100), side="left")
     return np.asarray(counts[order[np.minimum(index, len(counts) - 1)]], dtype=np.float64)

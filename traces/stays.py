@@ -46,9 +46,12 @@ class Stays:
         """Return when requests came to a replica, ascending."""
         return np.sort(self.rows.pick(self.from_s, replica), kind="stable")
 
-    def left_s(self, replica: int) -> FloatColumn:
-        """Return when requests left a replica, ascending."""
-        return np.sort(self.rows.pick(self.until_s, replica))
+    def none_after(self, replica: int, moments: FloatColumn) -> npt.NDArray[np.bool_]:
+        """Return after which moments no request is on a replica."""
+        come, left = self.come_s(replica), np.sort(self.rows.pick(self.until_s, replica))
+        some = np.searchsorted(come, moments, side="right")
+        some -= np.searchsorted(left, moments, side="right")
+        return np.asarray(some == 0)
 
     def moved_s(self, replica: int) -> FloatColumn:
         """Return when requests left a replica for another one."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from traces.downtime import outages
 from traces.percentiles import Distribution
-from traces.run_columns import RunRecord
+from traces.run_columns import RunRecord, SmallColumn
 from traces.stays import Stays
 from traces.workload import FloatColumn, IntColumn
 
-Steps = tuple[FloatColumn, IntColumn]
+Steps = tuple[FloatColumn, SmallColumn]
 """Moments, and by how much the quantity of one replica changes then, in any order."""
 
 
@@ -36,12 +36,17 @@ class StepFunction:
         """Return the mean between each two neighbours of ``edges_s``, float64 [edges - 1]."""
         if not len(self.times_s):
             return np.zeros(len(edges_s) - 1)
-        area = np.concatenate([[0.0], np.cumsum(self.values * self._durations())])
+        area = np.zeros(len(self.times_s) + 1)
+        np.cumsum(self.values * self._durations(), out=area[1:])
         times = np.append(self.times_s, max(self.end_s, self.times_s[-1]))
         return np.asarray(np.diff(np.interp(edges_s, times, area)) / np.diff(edges_s), dtype=np.float64)
 
     def _durations(self) -> FloatColumn:
-        return np.diff(np.append(self.times_s, max(self.end_s, self.times_s[-1] if len(self.times_s) else 0)))
+        durations = np.empty(len(self.times_s))
+        if len(durations):
+            np.subtract(self.times_s[1:], self.times_s[:-1], out=durations[:-1])
+            durations[-1] = max(self.end_s - self.times_s[-1], 0.0)
+        return durations
 
 
 def queue_length(run: RunRecord) -> StepFunction:
@@ -73,39 +78,34 @@ def _held_by_all(run: RunRecord, column: str) -> StepFunction:
 
 def _together(run: RunRecord, each: Iterable[Steps]) -> StepFunction:
     """Return the sum over replicas."""
-    times, steps = zip(*each, strict=True)
-    times_s, changes = np.concatenate(times), np.concatenate(steps)
-    order = np.argsort(times_s, kind="stable")
-    return StepFunction(times_s=times_s[order], values=np.cumsum(changes[order]), end_s=run.end_s)
+    times_s, changes = _sorted(*map(np.concatenate, zip(*each, strict=True)))
+    return StepFunction(times_s=times_s, values=np.cumsum(changes, dtype=np.int64), end_s=run.end_s)
 
 
 def _queue(run: RunRecord, replica: int, stays: Stays, failed_s: FloatColumn) -> Steps:
     """One more with each arrival; with each batch, what then waits instead of what waited and has arrived since."""
     starts, waiting = _sorted(
         np.append(failed_s, run.of_replica(run.iterations.start_s, replica)),
-        np.append(np.zeros(len(failed_s), np.int64), run.of_replica(run.iterations.waiting, replica)),
+        np.append(np.zeros(len(failed_s), np.int32), run.of_replica(run.iterations.waiting, replica)),
     )
     arrivals = stays.come_s(replica)
     come = np.searchsorted(arrivals, starts, side="right")
-    steps = np.diff(waiting - come, prepend=0)
-    return np.append(starts, arrivals), np.append(steps, np.ones(len(arrivals), np.int64))
+    steps = np.diff((waiting - come).astype(np.int32), prepend=np.int32(0))
+    return np.append(starts, arrivals), np.append(steps, np.ones(len(arrivals), np.int32))
 
 
 def _held(run: RunRecord, replica: int, column: str, stays: Stays, failed_s: FloatColumn) -> Steps:
     """With each batch, what is held then; nothing once the last request has left, or the replica failed."""
     ends = np.append(run.of_replica(run.iterations.end_s, replica), stays.moved_s(replica))
-    empty = np.searchsorted(stays.come_s(replica), ends, side="right") == np.searchsorted(
-        stays.left_s(replica), ends, side="right"
-    )
-    idle_s = np.append(ends[empty], failed_s)
+    idle_s = np.append(ends[stays.none_after(replica, ends)], failed_s)
     times, held = _sorted(
         np.append(idle_s, run.of_replica(run.iterations.start_s, replica)),
-        np.append(np.zeros(len(idle_s), np.int64), run.of_replica(getattr(run.iterations, column), replica)),
+        np.append(np.zeros(len(idle_s), np.int32), run.of_replica(getattr(run.iterations, column), replica)),
     )
-    return times, np.diff(held, prepend=0)
+    return times, np.diff(held, prepend=np.int32(0))
 
 
-def _sorted(times: FloatColumn, values: IntColumn) -> tuple[FloatColumn, IntColumn]:
+def _sorted(times: FloatColumn, values: SmallColumn) -> Steps:
     order = np.argsort(times, kind="stable")
     return times[order], values[order]
 
