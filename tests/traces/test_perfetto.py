@@ -4,12 +4,16 @@ import gzip
 import itertools
 import json
 from collections import defaultdict
+from math import nan
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.traces import plain_perfetto
 from traces.errors import InputError
+from traces.event_lines import FRACTIONS, microseconds
 from traces.perfetto import export_perfetto
 
 NEEDED = {
@@ -73,6 +77,74 @@ def test_the_timeline_follows_the_trace_event_format(tmp_path, token_times, seed
     assert sum(event["ph"] == "X" for event in events) == len(run.iterations)
     assert {event["pid"] for event in events} == set(range(1, replicas + 1))
     assert len({event["id"] for event in events if event["ph"] == "b"}) == len(run.requests)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), stages=st.integers(1, 3), replicas=st.integers(1, 3))
+def test_it_is_what_events_one_by_one_give(tmp_path, make_run, data, stages, replicas):
+    run = data.draw(runs(make_run, stages, replicas))
+    window = tuple(sorted(data.draw(st.tuples(MOMENTS, MOMENTS.map(lambda moment: moment + 1)))))
+    most = data.draw(st.integers(0, 4))
+    path = export_perfetto(run, tmp_path / "run.json", max_requests=most, start_s=window[0], end_s=window[1])
+    assert path.read_bytes() == plain_perfetto.timeline(run, max_requests=most, window=window)
+    check_format(events_of(path))
+
+
+MOMENTS = st.floats(0, 2e6) | st.integers(0, 50).map(float)
+
+
+@st.composite
+def runs(draw, make_run, stages, replicas):
+    """Runs whose iterations hold anything, one after the other on each stage."""
+    iterations, requests, free_s = [], [], [0.0] * stages
+    for _ in range(draw(st.integers(0, 12))):
+        moment = max(free_s[0], draw(MOMENTS))
+        starts, times = [], []
+        for stage in range(stages):
+            starts.append(max(moment, free_s[stage]))
+            times.append(draw(st.floats(0, 10)))
+            moment = free_s[stage] = starts[-1] + times[-1]
+        counts = dict.fromkeys(("prefill_tokens", "decodes", "outside", "waiting", "running", "blocks_used"), 0)
+        counts = {name: draw(st.integers(0, 100)) for name in counts}
+        where = {"replica": draw(st.integers(0, replicas - 1)), "start_s": starts[0], "end_s": moment}
+        iterations.append({**where, "stage_start_s": starts, "stage_time_s": times, **counts})
+    for _ in range(draw(st.integers(0, 5))):
+        moments = sorted(draw(st.lists(MOMENTS, min_size=4, max_size=4)))
+        known = dict(zip(("arrival_s", "scheduled_s", "first_token_s", "finished_s"), moments, strict=True))
+        if draw(st.booleans()):
+            known["finished_s"] = nan
+        requests.append({"replica": draw(st.integers(0, replicas - 1)), **known})
+    requests.sort(key=lambda request: request["arrival_s"])
+    return make_run(requests=requests, iterations=iterations, stages=stages, replicas=replicas, kv_blocks=97)
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_microseconds_are_written_as_floats_are(time_ns):
+    assert microseconds(np.array([time_ns]))[0].as_py() == repr(time_ns / 1e3)
+
+
+def test_microseconds_are_exact_for_any_length():
+    assert microseconds(np.array([2**62 + 1]))[0].as_py() == "4611686018427387.905"
+    assert len(set(FRACTIONS)) == 1000
+
+
+def test_the_slices_of_a_batch_are_linked_from_stage_to_stage(tmp_path, make_run):
+    iteration = {"start_s": 0.0, "end_s": 6.0, "stage_start_s": [0.0, 2.0, 4.0], "stage_time_s": [1.0, 1.0, 2.0]}
+    run = make_run(iterations=[iteration] * 2, stages=3)
+    slices = [event for event in events_of(export_perfetto(run, tmp_path / "run.json")) if event["ph"] == "X"]
+    links = {(s["tid"], s["bind_id"]): (s.get("flow_in", False), s.get("flow_out", False)) for s in slices}
+    ways = {1: (False, True), 2: (True, True), 3: (True, False)}
+    assert links == {(stage, batch): way for stage, way in ways.items() for batch in (1, 2)}
+
+
+def test_a_batch_outside_of_the_profiled_range_is_marked(tmp_path, make_run):
+    iterations = [
+        {"start_s": 0.0, "end_s": 1.0, "decodes": 1},
+        {"start_s": 1.0, "end_s": 2.0, "decodes": 1, "outside": 3},
+    ]
+    events = events_of(export_perfetto(make_run(iterations=iterations), tmp_path / "run.json"))
+    seen = [(event["name"], event["cat"], event["args"]["outside"]) for event in events if event["ph"] == "X"]
+    assert seen == [("decode", "iteration", 0), ("decode (outside)", "iteration,outside", 3)]
 
 
 def test_every_stage_is_a_thread(tmp_path, make_run):
