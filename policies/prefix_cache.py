@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from policies.blocks import BlockPool, KVMemory
 from policies.cached_prefix import CachedPrefix
@@ -76,6 +77,11 @@ class PrefixCachePool(BlockPool):
             self._holders[block] = 1
             self._awaited.lose(block)
             sequence.blocks.append(block)
+
+    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
+        """Give each of ``sequences`` one free block, in turn."""
+        for sequence in sequences:
+            self.allocate(sequence, 1)
 
     def register(self, sequence: Sequence, start: int, end: int) -> None:
         """Name the full blocks among the tokens [start, end) that have a hash; a name once given stays."""

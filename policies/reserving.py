@@ -20,3 +20,6 @@ class ReservingPolicy(UpfrontPolicy):
 
     def _grow(self, group: DecodeSet) -> None:
         """Nothing to take: it is all reserved."""
+
+    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:  # noqa: ARG002
+        return most - 1
