@@ -108,6 +108,10 @@ class DecodeSet:
         """Return the members whose next token needs a block that they do not hold yet."""
         return list(self._borders[self.clock % self._block_size])
 
+    def blocks_due(self, ticks: int) -> int:
+        """Return how many new blocks the next ``ticks`` ticks need after this one."""
+        return sum(len(self._borders[(self.clock + tick) % self._block_size]) for tick in range(1, ticks + 1))
+
     def ticks_within(self, blocks: int, most: int) -> int:
         """Return how many of the next ``most`` ticks need no more than ``blocks`` new blocks together."""
         if blocks >= self.size * -(-most // self._block_size):

@@ -122,9 +122,8 @@ class Policy(ABC):
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
 
-    @abstractmethod
     def _grow(self, group: DecodeSet) -> None:
-        """Take the blocks that the next token of each decode in ``group`` needs."""
+        """Take the blocks that the next token of each decode in ``group`` needs: none where all are reserved."""
 
     def repeats(self, batch: Batch) -> int:
         """How many times in a row ``batch`` would be scheduled, which just was, if no request came or went.
@@ -145,6 +144,10 @@ class Policy(ABC):
         ticks = group.ticks_within(self.pool.free, most - 1)
         group.clock -= 1
         return ticks
+
+    def blocks_ahead(self, batch: Batch, times: int) -> int:
+        """How many KV blocks ``batch``, just scheduled, takes when it is scheduled ``times`` more times."""
+        return 0 if batch.group is None else batch.group.blocks_due(times)
 
     def repeat(self, batch: Batch, ends_s: Listing[float]) -> tuple[list[Gap], list[int]]:
         """Take ``batch`` back all but the last of the times that it ran; :meth:`complete` takes that.
@@ -217,6 +220,42 @@ class Policy(ABC):
                 self.pool.release(sequence)
                 self.residents -= 1
 
+    def evacuate(self, in_flight: Iterable[Batch]) -> tuple[list[Sequence], int]:
+        """Give up all requests, as when the replica fails; the policy is of no use after that.
+
+        Parameters
+        ----------
+        in_flight
+            The batches that were scheduled and never came back.
+
+        Returns
+        -------
+        tuple
+            The requests that have not ended, in order of arrival, each without KV and with its output so far as part of
+            what it has to compute again; and how many tokens of KV that is.
+        """
+        residents = [*self.decodes, *self.prefilling]
+        for batch in in_flight:
+            residents += [*(batch.group or ()), *(chunk.sequence for chunk in batch.chunks)]
+        lost = 0
+        for sequence in residents:
+            if sequence.group is not None:
+                sequence.group.remove(sequence)
+            lost += sequence.computed
+            sequence.restart()
+        everyone = [*residents, *self._queued()]
+        for sequence in everyone:
+            sequence.rank = sequence.request_id
+        return sorted(everyone, key=by_rank), lost
+
+    def _queued(self) -> list[Sequence]:
+        """Return the requests that hold no KV."""
+        return list(self.waiting)
+
+    def fresh(self) -> Policy:
+        """Return the same policy without any request."""
+        return type(self)(self.settings, self.memory, stages=self.stages)
+
     # --- what a rule is written with ---
 
     def _room(self, batch: Batch) -> int:
@@ -285,6 +324,7 @@ class Policy(ABC):
             self.prefilling.remove(sequence)
         self._take_back(sequence)
         sequence.restart()
+        sequence.preemptions += 1
         self.waiting.appendleft(sequence)
         self.residents -= 1
         self._preemptions += 1

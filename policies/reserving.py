@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.batch import Batch
 from policies.decode_set import DecodeSet
 from policies.sequence import Sequence
 from policies.upfront import UpfrontPolicy
@@ -18,8 +19,9 @@ class ReservingPolicy(UpfrontPolicy):
     def _upfront_blocks(self, sequence: Sequence) -> int:  # noqa: ARG002
         return self.memory.blocks_for(self.memory.max_model_len)
 
-    def _grow(self, group: DecodeSet) -> None:
-        """Nothing to take: it is all reserved."""
+    def blocks_ahead(self, batch: Batch, times: int) -> int:  # noqa: ARG002
+        """None: they are all reserved."""
+        return 0
 
     def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:  # noqa: ARG002
         return most - 1

@@ -103,6 +103,9 @@ class VLLMV1(Policy):
         else:
             super().cancel(sequence)
 
+    def _queued(self) -> list[Sequence]:
+        return [*super()._queued(), *self._unseen]
+
     def schedule(self, now_s: float) -> Batch | None:
         """Return the next batch, or None where there is nothing to run or no stage is free."""
         if not self._ahead or self.in_flight:
