@@ -161,7 +161,7 @@ class VLLMV1(Policy):
 
     def _run_residents(self, batch: Batch) -> None:
         decodes, chunks = self._slices()
-        group = self._take_decodes(decodes)
+        group = self.decodes.take(decodes)
         for sequence in sorted([*group.crossing(), *chunks], key=by_rank):
             if sequence.group is group:
                 self._reserve(sequence, 1, group)
@@ -172,7 +172,7 @@ class VLLMV1(Policy):
                     self._run(batch, sequence, tokens)
         batch.decode(group)
         if not group.size:
-            self._spare = group
+            self.decodes.put_back(group)
 
     def _grow(self, group: DecodeSet) -> None:
         for sequence in sorted(group.crossing(), key=by_rank):
