@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from traces.downtime import outages
 from traces.errors import InputError
 from traces.event_lines import chunks, column, lines, microseconds, picked
 from traces.files import whole_file
@@ -43,7 +44,7 @@ SLICE_ARGUMENTS = (
     "preemptions",
     "outside",
 )
-REQUEST_ARGUMENTS = ("prompt_tokens", "output_tokens", "generated_tokens", "cached_tokens", "preemptions")
+REQUEST_ARGUMENTS = ("prompt_tokens", "output_tokens", "generated_tokens", "cached_tokens", "preemptions", "restarts")
 
 
 def export_perfetto(
@@ -59,8 +60,10 @@ def export_perfetto(
     Each replica is a process. Its threads are the pipeline stages, whose slices are iterations (with prompt
     tokens, decodes and contexts as arguments), those of one batch linked by flow arrows from stage to stage; a
     batch outside of the profiled range has that in its name, its category and, as the number of the limit, in
-    ``outside``. Its counters are queue length, residents and KV use; its first ``max_requests`` requests that
-    overlap the window are asynchronous rows: queued, prefill, decode.
+    ``outside``. Its counters are queue length, residents and KV use. The first ``max_requests`` requests that began on
+    it and overlap the window are asynchronous rows: queued, prefill and decode. What a request does after its first
+    token is shown on the replica from which its last one came, with the transfer of its KV before. A replica that
+    fails is "down" in a thread of its own; its requests compute their KV again, within the same spans.
 
     Parameters
     ----------
@@ -108,14 +111,18 @@ def _events(run: RunRecord, max_requests: int, window: Window) -> Iterator[bytes
     rows = _by_replica(run, columns.replica, (columns.start_s < window[1]) & (columns.end_s > window[0]))
     served = _by_replica(run, requests.replica, (requests.arrival_s < window[1]) & (until_s >= window[0]))
     names = iteration_kinds(columns) + len(KINDS) * (columns.outside > 0)
+    down = {failure.replica for failure in run.meta.failures}
     for replica in range(run.meta.replicas):
-        yield _names(run, replica)
-        for stage in range(run.meta.stages):
+        stages = run.meta.group_of(replica).stages
+        yield _names(run, replica, stages)
+        if replica in down:
+            yield _outages(run, replica, stages + 1)
+        for stage in range(stages):
             yield from _slices(run, rows[replica], replica, stage, names)
         for part in chunks(rows[replica]):
             yield _counters(run, part, replica)
         for row in served[replica][:max_requests].tolist():
-            yield _request(run, row, replica + 1)
+            yield _request(run, row)
 
 
 def _by_replica(run: RunRecord, replica: SmallColumn, inside: npt.NDArray[np.bool_]) -> list[Rows]:
@@ -129,13 +136,14 @@ def _line(**event: Any) -> bytes:
     return SEPARATOR + json.dumps(event, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _names(run: RunRecord, replica: int) -> bytes:
-    policy = str(run.meta.policy.get("name", "")) or run.meta.source
+def _names(run: RunRecord, replica: int, stages: int) -> bytes:
+    policy, role = str(run.meta.policy.get("name", "")) or run.meta.source, run.meta.group_of(replica).role
+    what = policy if role == "both" else f"{role}, {policy}"
     texts = [
-        _metadata("process_name", replica, 0, name=f"replica {replica} ({policy})"),
+        _metadata("process_name", replica, 0, name=f"replica {replica} ({what})"),
         _metadata("process_sort_index", replica, 0, sort_index=replica),
     ]
-    for stage in range(run.meta.stages):
+    for stage in range(stages):
         texts.append(_metadata("thread_name", replica, stage + 1, name=f"stage {stage}"))
         texts.append(_metadata("thread_sort_index", replica, stage + 1, sort_index=stage))
     return b"".join(texts)
@@ -143,6 +151,15 @@ def _names(run: RunRecord, replica: int) -> bytes:
 
 def _metadata(kind: str, replica: int, tid: int, **args: Any) -> bytes:
     return _line(ph="M", name=kind, pid=replica + 1, tid=tid, ts=0, args=args)
+
+
+def _outages(run: RunRecord, replica: int, tid: int) -> bytes:
+    texts = [_metadata("thread_name", replica, tid, name="failures")]
+    for outage in outages(run):
+        if outage.replica == replica:
+            times = {"ts": _us(outage.start_s), "dur": _us(outage.end_s - outage.start_s)}
+            texts.append(_line(ph="X", name="down", cat="failure", pid=replica + 1, tid=tid, **times, args={}))
+    return b"".join(texts)
 
 
 def _slices(run: RunRecord, rows: Rows, replica: int, stage: int, names: IntColumn) -> Iterator[memoryview]:
@@ -159,7 +176,7 @@ def _slices(run: RunRecord, rows: Rows, replica: int, stage: int, names: IntColu
             microseconds(begin[part]),
             ',"dur":',
             microseconds(lengths[part]),
-            *_flow(rows[part], stage, run.meta.stages),
+            *_flow(rows[part], stage, run.meta.group_of(replica).stages),
             *_arguments(run, rows[part]),
             "}}",
         )
@@ -183,12 +200,12 @@ def _arguments(run: RunRecord, rows: Rows) -> Iterator[str | pa.Array]:
 
 
 def _counters(run: RunRecord, rows: Rows, replica: int) -> memoryview:
-    columns = run.iterations
+    columns, blocks = run.iterations, run.meta.group_of(replica).kv_blocks
     used, shares = np.unique(columns.blocks_used[rows], return_inverse=True)
     values = {
         "waiting": column(columns.waiting[rows]),
         "running": column(columns.running[rows]),
-        "KV use": picked([repr(round(each / run.meta.kv_blocks, 6)) for each in used.tolist()], shares),
+        "KV use": picked([repr(round(each / blocks, 6)) for each in used.tolist()], shares),
     }
     ts, where = microseconds(_ns(columns.start_s[rows])), f'"pid":{replica + 1},"tid":0,"ts":'
     parts: list[str | pa.Array] = []
@@ -197,20 +214,32 @@ def _counters(run: RunRecord, rows: Rows, replica: int) -> memoryview:
     return lines(*parts)
 
 
-def _request(run: RunRecord, row: int, pid: int) -> bytes:
+def _request(run: RunRecord, row: int) -> bytes:
+    """Return the spans of a request: until its first token where it began, then where its last token came from."""
     requests = run.requests
     moments = [float(requests.arrival_s[row])]
     for times in (requests.scheduled_s, requests.first_token_s, requests.finished_s):
         moments.append(max(float(times[row]), moments[-1]) if times[row] == times[row] else run.end_s)
-    request = int(requests.request_id[row])
-    whole, where = f"request {request}", {"cat": REQUEST_CATEGORY, "id": str(request), "pid": pid, "tid": 0}
-    args = {name: int(getattr(requests, name)[row]) for name in REQUEST_ARGUMENTS}
-    texts = [_line(ph="b", name=whole, ts=_us(moments[0]), args=args, **where)]
-    for name, begin_s, end_s in zip(("queued", "prefill", "decode"), moments[:-1], moments[1:], strict=True):
+    arrival_s, scheduled_s, first_s, end_s = moments
+    moved_s = min(first_s + float(requests.transfer_s[row]), end_s)
+    here = [("queued", arrival_s, scheduled_s), ("prefill", scheduled_s, first_s)]
+    there = [("transfer", first_s, moved_s), ("decode", moved_s, end_s)]
+    home, last = int(requests.replica[row]), int(requests.decode_replica[row])
+    if home == last:
+        return _spans(run, row, home, here + there)
+    return _spans(run, row, home, here) + (_spans(run, row, last, there) if end_s > first_s else b"")
+
+
+def _spans(run: RunRecord, row: int, replica: int, phases: list[tuple[str, float, float]]) -> bytes:
+    request = int(run.requests.request_id[row])
+    whole, where = f"request {request}", {"cat": REQUEST_CATEGORY, "id": str(request), "pid": replica + 1, "tid": 0}
+    args = {name: int(getattr(run.requests, name)[row]) for name in REQUEST_ARGUMENTS}
+    texts = [_line(ph="b", name=whole, ts=_us(phases[0][1]), args=args, **where)]
+    for name, begin_s, end_s in phases:
         if end_s > begin_s:
             texts.append(_line(ph="b", name=name, ts=_us(begin_s), **where))
             texts.append(_line(ph="e", name=name, ts=_us(end_s), **where))
-    return b"".join([*texts, _line(ph="e", name=whole, ts=_us(moments[-1]), **where)])
+    return b"".join([*texts, _line(ph="e", name=whole, ts=_us(phases[-1][2]), **where)])
 
 
 def _ns(times_s: Any) -> IntColumn:
