@@ -42,17 +42,22 @@ HOVER = (
 )
 
 
-def staged(runs: Runs) -> dict[str, RunRecord]:
-    """Return the runs with more than one pipeline stage that ran anything."""
-    return {label: run for label, run in runs.items() if run.meta.stages > 1 and len(run.iterations)}
+def pipeline_panels(runs: Runs, metrics: Mapping[str, Metrics]) -> list[Panel]:
+    """Return the figures of the runs with more than one pipeline stage; none where there is no such run."""
+    staged = {label: run for label, run in runs.items() if run.meta.stages > 1 and len(run.iterations)}
+    if not staged:
+        return []
+    measured = {label: metrics[label] for label in staged}
+    return [pipeline_panel(staged, measured), stage_time_panel(measured), request_bubble_panel(staged)]
 
 
-def pipeline_panel(runs: Runs) -> Panel:
-    """Return a stretch of each run, batch by batch, one row a stage."""
+def pipeline_panel(runs: Runs, metrics: Mapping[str, Metrics]) -> Panel:
+    """Return a stretch of the replica with most bubbles in each run, batch by batch, one row a stage."""
     from plotly.subplots import make_subplots
 
-    stretches = {label: usual_stretch(run) for label, run in runs.items()}
-    stages = [run.meta.stages for run in runs.values()]
+    replicas = {label: _most_bubbles(metrics[label]) for label in runs}
+    stretches = {label: usual_stretch(run, replicas[label]) for label, run in runs.items()}
+    stages = [stretch.bubble_s.shape[1] for stretch in stretches.values()]
     figure = make_subplots(rows=len(runs), cols=1, vertical_spacing=0.36 / (len(runs) + 1), row_heights=stages)
     for kind, name in enumerate(KINDS):
         for row, (label, run) in enumerate(runs.items(), 1):
@@ -60,16 +65,25 @@ def pipeline_panel(runs: Runs) -> Panel:
     for row, (label, run) in enumerate(runs.items(), 1):
         begin_s = stretches[label].start_s - run.start_s
         figure.update_xaxes(range=[begin_s, begin_s + stretches[label].length_s], row=row, col=1)
-    figure.update_yaxes(autorange="reversed")
+        order = [f"stage {stage}" for stage in range(stages[row - 1])][::-1]
+        figure.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4], row=row, col=1)
     figure.update_xaxes(title="time since the first arrival (s)", row=len(runs), col=1)
     style(figure, height=120 + 30 * sum(stages) + 48 * len(runs), barmode="overlay", bargap=0.25)
     row_titles(figure, runs, strokes(runs))
     return Panel(
         name="pipeline",
         title="The pipeline, stage by stage",
-        caption=_pipeline_caption(runs, stretches),
+        caption=_pipeline_caption(runs, replicas),
         figure=figure,
     )
+
+
+def _most_bubbles(metrics: Metrics) -> int:
+    """Return the replica of several stages with the most bubbles."""
+    sums: dict[int, float] = {}
+    for each in metrics.bubbles:
+        sums[each.replica] = sums.get(each.replica, 0.0) + each.in_flight_s
+    return max(sums, key=lambda replica: sums[replica])
 
 
 def _add_batches(figure: Figure, row: int, run: RunRecord, stretch: Stretch, kind: int, name: str) -> None:
@@ -78,7 +92,7 @@ def _add_batches(figure: Figure, row: int, run: RunRecord, stretch: Stretch, kin
     if not len(rows):
         return
     names, starts, times, details = [], [], [], []
-    for stage in range(run.meta.stages):
+    for stage in range(stretch.bubble_s.shape[1]):
         names += [f"stage {stage}"] * len(rows)
         starts.append(run.iterations.stage_start_s[rows, stage] - run.start_s)
         times.append(run.iterations.stage_time_s[rows, stage])
@@ -112,9 +126,9 @@ def _before(stretch: Stretch, batches: npt.NDArray[np.intp], stage: int) -> list
     return texts
 
 
-def _pipeline_caption(runs: Runs, stretches: Mapping[str, Stretch]) -> str:
-    many = [label for label, run in runs.items() if run.meta.replicas > 1]
-    where = f" ({', '.join(f'{label}: replica {stretches[label].replica}' for label in many)})" if many else ""
+def _pipeline_caption(runs: Runs, replicas: Mapping[str, int]) -> str:
+    many = [f"{label}: replica {replicas[label]}" for label, run in runs.items() if run.meta.replicas > 1]
+    where = f" (of the replica with the most, {', '.join(many)})" if many else ""
     return (
         f"The stretch of each run in which its bubbles are nearest to their mean{where}, as long as 16 of its batches: "
         "mind the scales. A batch passes the stages from top to bottom. A gap in a row is a bubble, time in which that "
@@ -148,8 +162,8 @@ def stage_time_panel(metrics: Mapping[str, Metrics]) -> Panel:
         name="stage-time",
         title="Where each stage's time went",
         caption=(
-            "From the first arrival to the last token, of all replicas: busy with a batch; in a bubble, waiting while "
-            "a batch was in flight on the replica's other stages or between them; idle, with nothing in flight. "
+            "From the first arrival to the last token, of all replicas that ran anything: busy with a batch; in a bubble, "
+            "waiting while a batch was in flight on the other stages or between them; idle, with nothing in flight, or down. "
             "Bubbles come from batches of unequal times in a row, and from too few batches to fill the stages."
         ),
         figure=figure,

@@ -16,14 +16,12 @@ LONG_BATCHES, MOST_BATCHES = 16, 240
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stretch:
-    """A part of the timeline of one replica.
+    """A part of the timeline of a replica.
 
     Attributes
     ----------
     start_s, length_s
         Its beginning, on the clock of the run, and how long it is.
-    replica
-        The one with the most bubbles.
     rows
         The iterations that overlap it, int64 [batches].
     bubble_s
@@ -37,51 +35,44 @@ class Stretch:
 
     start_s: float
     length_s: float
-    replica: int
     rows: npt.NDArray[np.intp]
     bubble_s: FloatColumn
     wait_s: FloatColumn
     queued: npt.NDArray[np.bool_]
 
 
-def usual_stretch(run: RunRecord) -> Stretch:
-    """Return a stretch of a run with several stages in which its share of bubbles is nearest to that of the whole run.
+def usual_stretch(run: RunRecord, replica: int) -> Stretch:
+    """Return a stretch of a replica in which its share of bubbles is nearest to that of the whole run.
 
     It is as long as 16 of the batches that run at some moment, but holds no more than 240 batches.
     """
-    length_s = LONG_BATCHES * _long_batch_s(run) or 1.0
-    while len((stretch := _stretch(run, length_s)).rows) > MOST_BATCHES:
+    rows, stages = run.rows_of(replica), run.meta.group_of(replica).stages
+    times = run.iterations.stage_time_s[rows, :stages]
+    starts = run.iterations.stage_start_s[rows, :stages]
+    ends = starts + times
+    length_s = LONG_BATCHES * _long_batch_s(times.max(axis=1)) or 1.0
+    while True:
+        start_s = _usual_start(starts, ends, length_s)
+        inside = np.flatnonzero((starts[:, 0] < start_s + length_s) & (ends[:, -1] > start_s))
+        if len(inside) <= MOST_BATCHES:
+            break
         length_s *= 0.7
-    return stretch
-
-
-def _long_batch_s(run: RunRecord) -> float:
-    """Return how long the batch keeps a stage busy that runs at some moment: a mean weighted by the time itself."""
-    time_s = run.iterations.stage_time_s.max(axis=1)
-    return float(np.square(time_s).sum() / time_s.sum()) if time_s.any() else 0.0
-
-
-def _stretch(run: RunRecord, length_s: float) -> Stretch:
-    bubbles = [batch_bubbles(run, replica) for replica in range(run.meta.replicas)]
-    replica = int(np.argmax([each.sum() for each in bubbles]))
-    rows = run.rows_of(replica)
-    columns = run.iterations
-    starts = columns.stage_start_s[rows]
-    ends = starts + columns.stage_time_s[rows]
-    start_s = _usual_start(starts, ends, length_s)
-    inside = np.flatnonzero((starts[:, 0] < start_s + length_s) & (ends[:, -1] > start_s))
     wait_s, queued = np.full(starts.shape, np.nan), np.zeros(starts.shape, bool)
     wait_s[:, 1:] = starts[:, 1:] - ends[:, :-1]
     queued[1:] = starts[1:] <= ends[:-1]
     return Stretch(
         start_s=start_s,
         length_s=length_s,
-        replica=replica,
         rows=rows[inside],
-        bubble_s=bubbles[replica][inside],
+        bubble_s=batch_bubbles(run, replica)[inside],
         wait_s=wait_s[inside],
         queued=queued[inside],
     )
+
+
+def _long_batch_s(time_s: FloatColumn) -> float:
+    """Return how long the batch takes that runs at some moment: the mean of all, weighted by the time itself."""
+    return float(np.square(time_s).sum() / time_s.sum()) if time_s.any() else 0.0
 
 
 def _usual_start(starts: FloatColumn, ends: FloatColumn, length_s: float) -> float:
