@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from policies.batch import Batch
 from policies.decode_set import Gap
 from policies.policy import Policy
+from policies.sequence import Sequence
 
 
 class Flight:
@@ -26,9 +27,21 @@ class Flight:
         When the last stage is done, each time.
     gaps
         The gaps that the first of several times ended.
+    decoding
+        The sequences that decode in it, where there are several stages; the batch itself forgets them when it is back.
     """
 
-    __slots__ = ("batch", "blocks_used", "ends_s", "gaps", "running", "stage_start_s", "stage_time_s", "waiting")
+    __slots__ = (
+        "batch",
+        "blocks_used",
+        "decoding",
+        "ends_s",
+        "gaps",
+        "running",
+        "stage_start_s",
+        "stage_time_s",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class Flight:
         self.stage_time_s = stage_time_s
         self.ends_s = ends_s
         self.gaps: list[Gap] = []
+        self.decoding: list[Sequence] = list(batch.group or ()) if policy.stages > 1 else []
 
     def at_turn(self, turn: int) -> Batch:
         """Return what ran at one of its times: the batch, contexts as they were."""

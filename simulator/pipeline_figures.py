@@ -162,8 +162,8 @@ def stage_time_panel(metrics: Mapping[str, Metrics]) -> Panel:
         name="stage-time",
         title="Where each stage's time went",
         caption=(
-            "From the first arrival to the last token, of all replicas that ran anything: busy with a batch; in a bubble, "
-            "waiting while a batch was in flight on the other stages or between them; idle, with nothing in flight, or down. "
+            "From the first arrival to the last token, of all replicas that ran anything: busy with a batch; in a "
+            "bubble, waiting while a batch was in flight on other stages or between them; idle, with none in flight. "
             "Bubbles come from batches of unequal times in a row, and from too few batches to fill the stages."
         ),
         figure=figure,

@@ -16,6 +16,7 @@ from policies.catalog import PolicyChoice
 from policies.sequence import Sequence
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
+from simulator.bubble_ledger import BubbleLedger
 from simulator.clock import Clock, Order
 from simulator.flight import Flight
 from simulator.interval_sample import IntervalSample
@@ -63,11 +64,13 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
     ahead_s = None if scenario.step else partial(arrivals.ahead_s, 1)
     with RunWriter(folder) as writer:
         log = RunLog(writer, scenario.workload, scenario.deployment)
-        record = _Recorder(scenario, choice, log, on_progress)
+        ledger = BubbleLedger(log.columns["bubble_s"])
+        record = _Recorder(scenario, choice, log, ledger, on_progress)
         replica = Replica(clock, policy, scenario.cost_model, record, ahead_s=ahead_s)
         feed(clock, arrivals, replica.submit)
         clock.run()
         assert log.finished == len(arrivals), "requests were left behind"
+        ledger.close()
         log.close()
         writer.meta(_meta(scenario, choice, record))
 
@@ -91,14 +94,24 @@ def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) ->
 class _Recorder:
     """Takes what a replica completes: into the run record, marked, with how sure its time is."""
 
-    def __init__(self, scenario: Scenario, choice: PolicyChoice, log: RunLog, on_progress: OnProgress | None) -> None:
-        self._log, self._on_progress = log, on_progress
+    def __init__(
+        self,
+        scenario: Scenario,
+        choice: PolicyChoice,
+        log: RunLog,
+        ledger: BubbleLedger,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._log, self._ledger, self._on_progress = log, ledger, on_progress
+        self._pipelined = scenario.deployment.pipeline_parallel_size > 1
         self._marks = RangeMarks(scenario.cost_model, choice, scenario.memory.max_model_len, strict=scenario.strict)
         self._intervals = IntervalSample(scenario.cost_model)
 
     def __call__(self, flight: Flight, done: Completion) -> None:
         batch, log = flight.batch, self._log
         self._intervals.take(flight)
+        if self._pipelined:
+            self._ledger.enter(flight)
         if done.finished:
             log.ended(done.finished)
             if self._on_progress is not None:
