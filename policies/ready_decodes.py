@@ -60,26 +60,28 @@ class ReadyDecodes:
 
     def put_back(self, group: DecodeSet) -> None:
         """Take back the decodes of a batch."""
-        if not group.size:
-            self._spare = group
-        elif self._first.size:
+        if not self._first.size:
+            self._first, self._spare = group, self._first
+        elif group.size:
             self._others.append(group)
             if len(self._others) > MOST_OTHERS:
                 smallest, next_one, *self._others = sorted(self._others, key=len)
                 _pour(smallest, next_one)
                 self._others.append(next_one)
         else:
-            self._first, self._spare = group, self._first
+            self._spare = group
 
     def take(self, count: int) -> DecodeSet:
         """Return a set of the first ``count`` in order of priority, or of all where there are no more."""
-        if self._first.size > count or self._others:
+        if self._others or self._first.size > count:
             self._gather(count)
         taken = self._first
         if self._others:
             self._first = self._others.pop()
+        elif self._spare is None:
+            self._first = DecodeSet(self._block_size)
         else:
-            self._first, self._spare = self._spare or DecodeSet(self._block_size), None
+            self._first, self._spare = self._spare, None
         return taken
 
     def _gather(self, count: int) -> None:
