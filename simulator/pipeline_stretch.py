@@ -47,8 +47,8 @@ def usual_stretch(run: RunRecord, replica: int) -> Stretch:
     It is as long as 16 of the batches that run at some moment, but holds no more than 240 batches.
     """
     rows, stages = run.rows_of(replica), run.meta.group_of(replica).stages
-    times = run.iterations.stage_time_s[rows, :stages]
-    starts = run.iterations.stage_start_s[rows, :stages]
+    times = run.of_replica(run.iterations.stage_time_s, replica)[:, :stages]
+    starts = run.of_replica(run.iterations.stage_start_s, replica)[:, :stages]
     ends = starts + times
     length_s = LONG_BATCHES * _long_batch_s(times.max(axis=1)) or 1.0
     while True:
