@@ -137,7 +137,11 @@ def _by_replica(run: RunRecord, replica: SmallColumn, inside: npt.NDArray[np.boo
 def _selected(columns: IterationColumns, rows: Rows | slice) -> IterationColumns:
     """Return some of the iterations, without their gaps."""
     names = [field.name for field in fields(IterationColumns) if not field.name.startswith("gap_")]
-    gaps: dict[str, Any] = {"gap_offsets": np.zeros(1, np.int64), "gap_s": np.zeros(0), "gap_count": np.zeros(0, np.int32)}
+    gaps: dict[str, Any] = {
+        "gap_offsets": np.zeros(1, np.int64),
+        "gap_s": np.zeros(0),
+        "gap_count": np.zeros(0, np.int32),
+    }
     return IterationColumns(**{name: getattr(columns, name)[rows] for name in names}, **gaps)
 
 
