@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,12 @@ def test_the_curve_of_bubble_times_goes_through_the_median(runs, figures):
         median_s = float(np.median(run.requests.bubble_s))
         assert curves[name].x[100] == pytest.approx(median_s, rel=1e-6)
     assert "median: orca" in figures["request-bubbles"].caption
+
+
+def test_batches_without_length_have_a_stretch_too(runs):
+    """As an engine's clock may give them; hundreds at the same moment."""
+    run = runs["orca"]
+    columns = run.iterations.in_memory()
+    still = replace(columns, stage_start_s=np.zeros_like(columns.stage_start_s), stage_time_s=0 * columns.stage_time_s)
+    stretch = usual_stretch(replace(run, iterations=still), 0)
+    assert len(stretch.rows) <= MOST_BATCHES
