@@ -86,7 +86,7 @@ def _usual_start(starts: FloatColumn, ends: FloatColumn, length_s: float) -> flo
         return 0.0
     edges = np.arange(starts[0, 0], ends[-1, -1], length_s)
     if len(edges) < 3:
-        return float(edges[0])
+        return float(starts[0, 0])
     followed_s = np.maximum(starts[:, 0], np.append(-np.inf, ends[:-1, -1]))
     bubbles = starts.shape[1] * _covered(followed_s, ends[:, -1], edges)
     for start_s, end_s in zip(starts.T, ends.T, strict=True):
