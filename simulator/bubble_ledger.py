@@ -39,12 +39,12 @@ class BubbleLedger:
         self._held: list[list[Sequence]] = []
         self._bubbles_s: list[float] = []
 
-    def enter(self, flight: Flight, replica: int = 0) -> None:
+    def enter(self, flight: Flight) -> None:
         """Take note of a batch that has gone through all stages."""
         starts_s = flight.stage_start_s
         ends_s = [start_s + time_s for start_s, time_s in zip(starts_s, flight.stage_time_s, strict=True)]
-        before_s = self._ends_s.get(replica)
-        self._ends_s[replica] = ends_s
+        before_s = self._ends_s.get(flight.replica)
+        self._ends_s[flight.replica] = ends_s
         if before_s is None:
             return
         nothing_s = max(0.0, starts_s[0] - before_s[-1])

@@ -12,6 +12,7 @@ from traces.run_record import RunRecord
 from traces.workload import FloatColumn
 
 LONG_BATCHES, MOST_BATCHES = 16, 240
+TRIES = 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +24,7 @@ class Stretch:
     start_s, length_s
         Its beginning, on the clock of the run, and how long it is.
     rows
-        The iterations that overlap it, int64 [batches].
+        The iterations that overlap it, int64 [batches]; the first 240 where there are more.
     bubble_s
         The bubble before each of them on each stage, float64 [batches, stages].
     wait_s
@@ -47,16 +48,17 @@ def usual_stretch(run: RunRecord, replica: int) -> Stretch:
     It is as long as 16 of the batches that run at some moment, but holds no more than 240 batches.
     """
     rows, stages = run.rows_of(replica), run.meta.group_of(replica).stages
-    times = run.iterations.stage_time_s[rows, :stages]
-    starts = run.iterations.stage_start_s[rows, :stages]
+    times = run.of_replica(run.iterations.stage_time_s, replica)[:, :stages]
+    starts = run.of_replica(run.iterations.stage_start_s, replica)[:, :stages]
     ends = starts + times
     length_s = LONG_BATCHES * _long_batch_s(times.max(axis=1)) or 1.0
-    while True:
+    for _ in range(TRIES):
         start_s = _usual_start(starts, ends, length_s)
         inside = np.flatnonzero((starts[:, 0] < start_s + length_s) & (ends[:, -1] > start_s))
         if len(inside) <= MOST_BATCHES:
             break
         length_s *= 0.7
+    inside = inside[:MOST_BATCHES]
     wait_s, queued = np.full(starts.shape, np.nan), np.zeros(starts.shape, bool)
     wait_s[:, 1:] = starts[:, 1:] - ends[:, :-1]
     queued[1:] = starts[1:] <= ends[:-1]
@@ -84,7 +86,7 @@ def _usual_start(starts: FloatColumn, ends: FloatColumn, length_s: float) -> flo
         return 0.0
     edges = np.arange(starts[0, 0], ends[-1, -1], length_s)
     if len(edges) < 3:
-        return float(edges[0])
+        return float(starts[0, 0])
     followed_s = np.maximum(starts[:, 0], np.append(-np.inf, ends[:-1, -1]))
     bubbles = starts.shape[1] * _covered(followed_s, ends[:, -1], edges)
     for start_s, end_s in zip(starts.T, ends.T, strict=True):

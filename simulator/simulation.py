@@ -125,7 +125,7 @@ class _Recorder:
 
     def __call__(self, flight: Flight, done: Completion) -> None:
         if self._pipelined:
-            self._ledger.enter(flight, flight.replica)
+            self._ledger.enter(flight)
         if done.finished:
             self.log.ended(done.finished)
             if self._on_progress is not None:

@@ -16,9 +16,9 @@ def batch_bubbles(run: RunRecord, replica: int) -> FloatColumn:
     has none. The sum over the batches is :attr:`traces.utilisation.StageBubbles.in_flight_s`; the sum over the
     stages, and over the batches that held a request, is the request's ``bubble_s``.
     """
-    rows, stages = run.rows_of(replica), run.meta.group_of(replica).stages
-    starts = run.iterations.stage_start_s[rows, :stages]
-    ends = starts + run.iterations.stage_time_s[rows, :stages]
+    stages = run.meta.group_of(replica).stages
+    starts = run.of_replica(run.iterations.stage_start_s, replica)[:, :stages]
+    ends = starts + run.of_replica(run.iterations.stage_time_s, replica)[:, :stages]
     bubbles = np.zeros_like(starts)
     nothing_s = np.maximum(starts[1:, 0] - ends[:-1, -1], 0.0)
     bubbles[1:] = np.maximum(starts[1:] - ends[:-1] - nothing_s[:, None], 0.0)

@@ -28,10 +28,10 @@ def lines(*parts: str | pa.Array) -> memoryview:
     return memoryview(text)[: np.frombuffer(offsets, np.int32)[len(joined)]]
 
 
-def chunks(rows: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield ``rows`` in parts small enough to hold the lines of."""
-    for first in range(0, len(rows), CHUNK):
-        yield rows[first : first + CHUNK]
+def chunks(rows: int) -> Iterator[slice]:
+    """Yield that many rows in parts small enough to hold the lines of."""
+    for first in range(0, rows, CHUNK):
+        yield slice(first, min(first + CHUNK, rows))
 
 
 def column(values: npt.NDArray[Any]) -> pa.Array:

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,7 +18,7 @@ from traces.downtime import outages
 from traces.errors import InputError
 from traces.event_lines import chunks, column, lines, microseconds, picked
 from traces.files import whole_file
-from traces.run_columns import RunRecord, SmallColumn
+from traces.run_columns import IterationColumns, ReplicaGroup, RunRecord, SmallColumn
 from traces.utilisation import KINDS, iteration_kinds
 from traces.workload import IntColumn
 
@@ -68,7 +69,7 @@ def export_perfetto(
     Parameters
     ----------
     run
-        The run.
+        The run. Of its iterations those in the window are held in memory, without their gaps.
     path
         The file; compressed if its name ends in ``.gz``. Perfetto opens both.
     max_requests
@@ -110,17 +111,18 @@ def _events(run: RunRecord, max_requests: int, window: Window) -> Iterator[bytes
     until_s = np.where(np.isnan(requests.finished_s), run.end_s, requests.finished_s)
     rows = _by_replica(run, columns.replica, (columns.start_s < window[1]) & (columns.end_s > window[0]))
     served = _by_replica(run, requests.replica, (requests.arrival_s < window[1]) & (until_s >= window[0]))
-    names = iteration_kinds(columns) + len(KINDS) * (columns.outside > 0)
+    shown, until = _selected(columns, np.concatenate(rows)), np.cumsum([len(each) for each in rows]).tolist()
     down = {failure.replica for failure in run.meta.failures}
     for replica in range(run.meta.replicas):
-        stages = run.meta.group_of(replica).stages
-        yield _names(run, replica, stages)
+        group = run.meta.group_of(replica)
+        mine = _selected(shown, slice(until[replica] - len(rows[replica]), until[replica]))
+        yield _names(run, replica, group)
         if replica in down:
-            yield _outages(run, replica, stages + 1)
-        for stage in range(stages):
-            yield from _slices(run, rows[replica], replica, stage, names)
-        for part in chunks(rows[replica]):
-            yield _counters(run, part, replica)
+            yield _outages(run, replica, group.stages + 1)
+        for stage in range(group.stages):
+            yield from _slices(mine, replica, stage, group.stages)
+        for part in chunks(len(mine)):
+            yield _counters(_selected(mine, part), replica, group.kv_blocks)
         for row in served[replica][:max_requests].tolist():
             yield _request(run, row)
 
@@ -132,18 +134,29 @@ def _by_replica(run: RunRecord, replica: SmallColumn, inside: npt.NDArray[np.boo
     return np.split(rows, np.searchsorted(replica[rows], np.arange(1, run.meta.replicas)))
 
 
+def _selected(columns: IterationColumns, rows: Rows | slice) -> IterationColumns:
+    """Return some of the iterations, without their gaps."""
+    names = [field.name for field in fields(IterationColumns) if not field.name.startswith("gap_")]
+    gaps: dict[str, Any] = {
+        "gap_offsets": np.zeros(1, np.int64),
+        "gap_s": np.zeros(0),
+        "gap_count": np.zeros(0, np.int32),
+    }
+    return IterationColumns(**{name: getattr(columns, name)[rows] for name in names}, **gaps)
+
+
 def _line(**event: Any) -> bytes:
     return SEPARATOR + json.dumps(event, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _names(run: RunRecord, replica: int, stages: int) -> bytes:
-    policy, role = str(run.meta.policy.get("name", "")) or run.meta.source, run.meta.group_of(replica).role
-    what = policy if role == "both" else f"{role}, {policy}"
+def _names(run: RunRecord, replica: int, group: ReplicaGroup) -> bytes:
+    policy = str(run.meta.policy.get("name", "")) or run.meta.source
+    what = policy if group.role == "both" else f"{group.role}, {policy}"
     texts = [
         _metadata("process_name", replica, 0, name=f"replica {replica} ({what})"),
         _metadata("process_sort_index", replica, 0, sort_index=replica),
     ]
-    for stage in range(stages):
+    for stage in range(group.stages):
         texts.append(_metadata("thread_name", replica, stage + 1, name=f"stage {stage}"))
         texts.append(_metadata("thread_sort_index", replica, stage + 1, sort_index=stage))
     return b"".join(texts)
@@ -162,52 +175,52 @@ def _outages(run: RunRecord, replica: int, tid: int) -> bytes:
     return b"".join(texts)
 
 
-def _slices(run: RunRecord, rows: Rows, replica: int, stage: int, names: IntColumn) -> Iterator[memoryview]:
+def _slices(columns: IterationColumns, replica: int, stage: int, stages: int) -> Iterator[memoryview]:
     """Yield the iterations of one stage; to the nanosecond none begins before the one before has ended."""
-    starts = run.iterations.stage_start_s[rows, stage]
-    begin, end = _ns(starts), _ns(starts + run.iterations.stage_time_s[rows, stage])
+    starts = columns.stage_start_s[:, stage]
+    begin, end = _ns(starts), _ns(starts + columns.stage_time_s[:, stage])
     end[:-1] = np.minimum(end[:-1], begin[1:])
     lengths = np.maximum(end - begin, 0)
-    for part in chunks(np.arange(len(rows))):
+    for part in chunks(len(columns)):
+        rows = _selected(columns, part)
         yield lines(
             ',\n{"ph":"X","name":"',
-            picked(SLICE_NAMES + OUTSIDE_NAMES, names[rows[part]]),
+            picked(SLICE_NAMES + OUTSIDE_NAMES, iteration_kinds(rows) + len(KINDS) * (rows.outside > 0)),
             f'","pid":{replica + 1},"tid":{stage + 1},"ts":',
             microseconds(begin[part]),
             ',"dur":',
             microseconds(lengths[part]),
-            *_flow(rows[part], stage, run.meta.group_of(replica).stages),
-            *_arguments(run, rows[part]),
+            *_flow(rows, stage, stages),
+            *_arguments(rows),
             "}}",
         )
 
 
-def _flow(rows: Rows, stage: int, stages: int) -> Iterator[str | pa.Array]:
+def _flow(rows: IterationColumns, stage: int, stages: int) -> Iterator[str | pa.Array]:
     """Yield what links the slices of a batch: arrows into all but the first stage, out of all but the last."""
     if stages > 1:
         yield ',"bind_id":'
-        yield column(rows + 1)
+        yield column(rows.iteration + 1)
         yield ',"flow_in":true' if stage else ""
         yield ',"flow_out":true' if stage + 1 < stages else ""
 
 
-def _arguments(run: RunRecord, rows: Rows) -> Iterator[str | pa.Array]:
+def _arguments(rows: IterationColumns) -> Iterator[str | pa.Array]:
     separator = ',"args":{'
     for name in SLICE_ARGUMENTS:
         yield f'{separator}"{name}":'
-        yield column(getattr(run.iterations, name)[rows])
+        yield column(getattr(rows, name))
         separator = ","
 
 
-def _counters(run: RunRecord, rows: Rows, replica: int) -> memoryview:
-    columns, blocks = run.iterations, run.meta.group_of(replica).kv_blocks
-    used, shares = np.unique(columns.blocks_used[rows], return_inverse=True)
+def _counters(rows: IterationColumns, replica: int, kv_blocks: int) -> memoryview:
+    used, shares = np.unique(rows.blocks_used, return_inverse=True)
     values = {
-        "waiting": column(columns.waiting[rows]),
-        "running": column(columns.running[rows]),
-        "KV use": picked([repr(round(each / blocks, 6)) for each in used.tolist()], shares),
+        "waiting": column(rows.waiting),
+        "running": column(rows.running),
+        "KV use": picked([repr(round(each / kv_blocks, 6)) for each in used.tolist()], shares),
     }
-    ts, where = microseconds(_ns(columns.start_s[rows])), f'"pid":{replica + 1},"tid":0,"ts":'
+    ts, where = microseconds(_ns(rows.start_s)), f'"pid":{replica + 1},"tid":0,"ts":'
     parts: list[str | pa.Array] = []
     for name, each in values.items():
         parts += [f',\n{{"ph":"C","name":"{name}",{where}', ts, ',"args":{"value":', each, "}}"]

@@ -83,19 +83,19 @@ def test_by_hand() -> None:
     ledger.enter(flight([0], starts_s=[0.0, 3.0], times_s=[2.0, 2.0]))
     ledger.enter(flight([0, 1], starts_s=[2.0, 7.0], times_s=[4.0, 4.0]))  # stage 1 waits from 5 to 7
     ledger.enter(flight([2], starts_s=[20.0, 22.0], times_s=[1.0, 1.0]))  # stage 0 since 6, stage 1 since 11: none flew
-    ledger.enter(flight([1], starts_s=[0.0, 5.0], times_s=[1.0, 1.0]), 1)
+    ledger.enter(flight([1], starts_s=[0.0, 5.0], times_s=[1.0, 1.0], replica=1))
     ledger.close()
     assert bubble_s.tolist() == [2.0, 2.0, (20.0 - 6.0 - 9.0) + (22.0 - 11.0 - 9.0)]
 
 
-def flight(requests: list[int], *, starts_s: list[float], times_s: list[float]) -> Flight:
+def flight(requests: list[int], *, starts_s: list[float], times_s: list[float], replica: int = 0) -> Flight:
     from policies import KVMemory, Sequence
 
     policy = choose("orca").build(KVMemory(blocks=9999), stages=2)
     batch = Batch()
     for request in requests:
         batch.prefill(Sequence(request, arrival_s=0.0, prompt_tokens=5, output_tokens=5), 5)
-    return Flight(batch, policy, 0, starts_s, times_s, [starts_s[-1] + times_s[-1]])
+    return Flight(batch, policy, replica, starts_s, times_s, [starts_s[-1] + times_s[-1]])
 
 
 def test_more_than_are_settled_at_once() -> None:

@@ -89,16 +89,16 @@ def _slices(run: RunRecord, replica: int, window: tuple[float, float]) -> Iterat
                 "tid": stage + 1,
                 "ts": begin_ns / 1e3,
                 "dur": max(end_ns - begin_ns, 0) / 1e3,
-                **_flow(row, stage, run.meta.group_of(replica).stages),
+                **_flow(int(columns.iteration[row]), stage, run.meta.group_of(replica).stages),
                 "args": _arguments(run, row),
             }
 
 
-def _flow(row: int, stage: int, stages: int) -> Event:
+def _flow(iteration: int, stage: int, stages: int) -> Event:
     if stages == 1:
         return {}
     into, out = {"flow_in": True} if stage else {}, {"flow_out": True} if stage + 1 < stages else {}
-    return {"bind_id": row + 1, **into, **out}
+    return {"bind_id": iteration + 1, **into, **out}
 
 
 def _arguments(run: RunRecord, row: int) -> dict[str, int]:
