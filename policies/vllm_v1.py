@@ -118,8 +118,11 @@ class VLLMV1(Policy):
         return batch
 
     def repeats(self, batch: Batch) -> int:
-        """As for any policy; where something new was seen only after the batch was chosen, it runs once."""
-        return 1 if self._news else super().repeats(batch)
+        """As for any policy; once, where something new was seen only after the batch was chosen, or where the first in
+        the queue may get in because hits of its prompt, which nobody held, are given away."""
+        if self._news or (self.waiting and not self._needs_whole(self.waiting[0])):
+            return 1
+        return super().repeats(batch)
 
     def _catch_up(self) -> bool:
         """See what came and what went while the last batch ran; False where nothing did."""
