@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -51,7 +51,7 @@ class BlockPool:
     @property
     def used(self) -> int:
         """Blocks in use."""
-        return self.memory.blocks - self.free
+        return self.memory.blocks - len(self._free)
 
     def allocate(self, sequence: Sequence, count: int) -> None:
         """Give ``count`` free blocks to a sequence; the caller has looked that there are as many."""
@@ -62,11 +62,14 @@ class BlockPool:
             sequence.blocks += self._free[: -count - 1 : -1]
             del self._free[-count:]
 
-    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
-        """Give each of ``sequences`` one free block, in turn; the caller has looked that there are as many."""
+    def allocate_each(self, sequences: Collection[Sequence]) -> bool:
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
         free = self._free
+        if len(sequences) > len(free):
+            return False
         for sequence in sequences:
             sequence.blocks.append(free.pop())
+        return True
 
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""

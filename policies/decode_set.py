@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from math import nan
 from operator import attrgetter
@@ -104,9 +104,9 @@ class DecodeSet:
         """Return the members in order of priority; O(n log n)."""
         return sorted(self._members, key=rank_of)
 
-    def crossing(self) -> list[Sequence]:
-        """Return the members whose next token needs a block that they do not hold yet."""
-        return list(self._borders[self.clock % self._block_size])
+    def crossing(self) -> Collection[Sequence]:
+        """Return the members whose next token needs a block that they do not hold yet, as they are now."""
+        return self._borders[self.clock % self._block_size].keys()
 
     def blocks_due(self, ticks: int) -> int:
         """Return how many new blocks the next ``ticks`` ticks need after this one."""
@@ -176,22 +176,26 @@ class DecodeSet:
 
     def advance(self, now_s: float) -> tuple[list[Sequence], list[Gap]]:
         """Give every member one token at ``now_s``; return those that ended, and the gaps it closed."""
-        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, self.size)] if self.size else []
-        self.tick(now_s)
-        ending = self._ending.pop(self.clock, None)
-        if ending is None:
+        size = self.size
+        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, size)] if size else []
+        self.clock = clock = self.clock + 1
+        self.context_sum += size
+        self.last_token_s = now_s
+        if clock not in self._ending:
             return [], gaps
-        while self._ends and self._ends[0] <= self.clock:
-            heappop(self._ends)
+        ending, ends = self._ending.pop(clock), self._ends
+        while ends and ends[0] <= clock:
+            heappop(ends)
         ended = list(ending)
         for sequence in ended:
             self._leave(sequence)
         return ended, gaps
 
-    def tick(self, now_s: float) -> None:
-        """Give every member one token at ``now_s``, where none of them ends and each has had one since it joined."""
-        self.clock += 1
-        self.context_sum += self.size
+    def tick(self, now_s: float, ticks: int = 1) -> None:
+        """Give every member ``ticks`` tokens, the last at ``now_s``, where none ends and each has had one since it
+        joined."""
+        self.clock += ticks
+        self.context_sum += ticks * self.size
         self.last_token_s = now_s
 
     def _gaps(self, now_s: float) -> list[Gap]:

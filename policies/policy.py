@@ -57,6 +57,7 @@ class Policy(ABC):
         self._spare: DecodeSet | None = None
         self.residents = 0
         self.in_flight = 0
+        self._fits = 0
         self._preemptions = 0
         self._cancelled: dict[Sequence, None] = {}
 
@@ -81,6 +82,8 @@ class Policy(ABC):
         if prompt_tokens < 1 or output_tokens < 1:
             raise InputError(f"{prompt_tokens} prompt and {output_tokens} output tokens", expected="at least 1 of each")
         total = prompt_tokens + output_tokens
+        if total <= self._fits:
+            return
         if total > self.memory.max_model_len:
             raise InputError(
                 f"{prompt_tokens} prompt + {output_tokens} output = {total} tokens",
@@ -89,6 +92,7 @@ class Policy(ABC):
         needed, most = self._most_blocks(total), self._admissible_blocks()
         if needed > most:
             raise InputError(f"{total} tokens need {needed} KV blocks", expected=f"at most the {most} that can be had")
+        self._fits = total
 
     def _most_blocks(self, total: int) -> int:
         """Blocks a request holds at its end; the last output token is never written to the cache."""
@@ -108,7 +112,7 @@ class Policy(ABC):
             return None
         batch = Batch()
         self._fill(batch)
-        if not batch.decodes and not batch.chunks:
+        if batch.group is None and not batch.chunks:
             return None
         for sequence, _, _ in batch.chunks:
             if sequence.scheduled_s != sequence.scheduled_s:
@@ -122,7 +126,7 @@ class Policy(ABC):
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
 
-    def _grow(self, group: DecodeSet) -> None:
+    def _grow(self, group: DecodeSet) -> None:  # noqa: B027
         """Take the blocks that the next token of each decode in ``group`` needs: none where all are reserved."""
 
     def repeats(self, batch: Batch) -> int:
@@ -165,14 +169,21 @@ class Policy(ABC):
         group = batch.group
         assert group is not None, "a batch without decodes does not repeat"
         _, gaps = group.advance(ends_s[0])
-        used = []
-        for end_s in ends_s[1:-1]:
-            self._grow(group)
-            used.append(self.pool.used)
+        return gaps, self._run_on(group, ends_s[1:-1])
+
+    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
+        """Let the decodes of ``group`` get a token at each of ``ends_s`` and go on; return the blocks in use then."""
+        used = [self._grown(group)]
+        for end_s in ends_s:
             group.tick(end_s)
-        self._grow(group)
-        used.append(self.pool.used)
-        return gaps, used
+            used.append(self._grown(group))
+        return used
+
+    def _grown(self, group: DecodeSet) -> int:
+        """Return the blocks in use once each decode in ``group`` has what its next token needs."""
+        if group.crossing():
+            self._grow(group)
+        return self.pool.used
 
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``.
@@ -182,9 +193,10 @@ class Policy(ABC):
         """
         self.in_flight -= 1
         done = Completion()
-        if batch.group is not None:
-            done.finished, done.gaps = batch.group.advance(now_s)
-            self._return(batch.group)
+        group = batch.group
+        if group is not None:
+            done.finished, done.gaps = group.advance(now_s)
+            self._return(group)
         for sequence, tokens, _ in batch.chunks:
             self._complete_chunk(sequence, tokens, now_s, done)
         if stopped:

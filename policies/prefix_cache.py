@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from policies.blocks import BlockPool, KVMemory
 from policies.sequence import Sequence
@@ -72,10 +72,18 @@ class PrefixCachePool(BlockPool):
             self._holders[block] = 1
             sequence.blocks.append(block)
 
-    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
-        """Give each of ``sequences`` one free block, in turn."""
+    @property
+    def used(self) -> int:
+        """Blocks in use."""
+        return self.memory.blocks - len(self._idle)
+
+    def allocate_each(self, sequences: Collection[Sequence]) -> bool:
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
+        if len(sequences) > len(self._idle):
+            return False
         for sequence in sequences:
             self.allocate(sequence, 1)
+        return True
 
     def register(self, sequence: Sequence, start: int, end: int) -> None:
         """Name the full blocks among the tokens [start, end) that have a hash; a name once given stays."""

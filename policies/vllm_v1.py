@@ -174,7 +174,10 @@ class VLLMV1(Policy):
             self._spare = group
 
     def _grow(self, group: DecodeSet) -> None:
-        for sequence in sorted(group.crossing(), key=by_rank):
+        crossing = sorted(group.crossing(), key=by_rank)
+        if self.pool.allocate_each(crossing):
+            return
+        for sequence in crossing:
             if sequence.group is group:
                 self._reserve(sequence, 1, group)
 

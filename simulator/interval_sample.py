@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from policies.batch import Batch
     from profiler.cost_model import CostModel
-    from simulator.flight import Flight
+    from traces.iteration_log import Columns
 
 COVERAGE = 0.9
 MOST = 128
@@ -27,19 +29,20 @@ class IntervalSample:
     def __init__(self, cost_model: CostModel) -> None:
         self._cost_model = cost_model
         self._kept: list[tuple[Batch, Sequence[float]]] = []
-        self._step = self._until = 1
+        self._step, self._next = 1, 0
 
-    def take(self, flight: Flight) -> None:
-        """Note the iterations of a flight."""
-        self._until -= len(flight.ends_s)
-        while self._until <= 0:
-            self._keep(flight, len(flight.ends_s) - 1 + self._until)
-            self._until += self._step
-
-    def _keep(self, flight: Flight, turn: int) -> None:
-        self._kept.append((flight.at_turn(turn), flight.stage_time_s_of(turn)))
-        if len(self._kept) == MOST:
-            self._kept, self._step = self._kept[1::2], 2 * self._step
+    def take(self, columns: Columns) -> None:
+        """Note some of the iterations of a table (see :class:`traces.iteration_log.IterationLog`)."""
+        ends = np.cumsum(columns["stages"])
+        while self._next < len(ends):
+            row, until = self._next, int(ends[self._next])
+            batch = columns["flight"][row].batch.later(int(columns["turn"][row]))
+            times_s = columns["stage_time_s"][until - int(columns["stages"][row]) : until].tolist()
+            self._kept.append((batch, times_s))
+            if len(self._kept) == MOST:
+                self._kept, self._step = self._kept[1::2], 2 * self._step
+            self._next += self._step
+        self._next -= len(ends)
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return ``low`` and ``high``, between which times lie as multiples of those predicted; None without any."""

@@ -230,5 +230,7 @@ def read_run(path: str | PathLike[str]) -> RunRecord:
 def _parquet_writer(path: Path, types: dict[str, str]) -> Any:
     from pyarrow import parquet
 
-    integers = [name for name, kind in types.items() if kind in ("int32", "int64")]
-    return parquet.ParquetWriter(path, arrow_schema(types), compression="zstd", use_dictionary=integers)
+    deltas = {name: "DELTA_BINARY_PACKED" for name, kind in types.items() if kind in ("int32", "int64")}
+    return parquet.ParquetWriter(
+        path, arrow_schema(types), compression="zstd", use_dictionary=False, column_encoding=deltas
+    )
