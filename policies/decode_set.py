@@ -39,6 +39,7 @@ class DecodeSet:
     __slots__ = (
         "_block_size",
         "_borders",
+        "_earliest",
         "_ending",
         "_ends",
         "_fresh",
@@ -62,6 +63,7 @@ class DecodeSet:
         self._fresh: dict[Sequence, float] = {}
         self._longest = MaxHeap(self._members, _lead)
         self._latest = MaxHeap(self._members, rank_of)
+        self._earliest: MaxHeap | None = None
         self._leader: Sequence | None = None
         self._lead = 0
         self.size = 0
@@ -89,6 +91,14 @@ class DecodeSet:
     def latest(self) -> Sequence | None:
         """The member of the highest rank (the lowest priority)."""
         return self._latest.top()
+
+    @property
+    def earliest(self) -> Sequence | None:
+        """The member of the lowest rank (the highest priority)."""
+        if self._earliest is None:
+            self._earliest = MaxHeap(self._members, _seniority)
+            self._earliest.rebuild()
+        return self._earliest.top()
 
     @property
     def ticks_left(self) -> int:
@@ -143,6 +153,8 @@ class DecodeSet:
             ending[sequence] = None
         self._longest.push(sequence)
         self._latest.push(sequence)
+        if self._earliest is not None:
+            self._earliest.push(sequence)
         if self._leader is not None and computed - clock > self._lead:
             self._leader, self._lead = sequence, computed - clock
         self.context_sum += computed + 1
@@ -208,23 +220,11 @@ class DecodeSet:
         self._fresh.clear()
         return gaps
 
-    def merged(self, other: DecodeSet) -> DecodeSet:
-        """Return one set with the members of both; O(smaller)."""
-        large, small = (self, other) if self.size >= other.size else (other, self)
-        for sequence in list(small):
-            small.remove(sequence)
-            large.add(sequence)
-        return large
-
-    def split(self, count: int) -> DecodeSet:
-        """Move the first ``count`` members in order of priority into a set of their own; O(n log n)."""
-        first = DecodeSet(self._block_size)
-        for sequence in self.by_rank()[:count]:
-            self.remove(sequence)
-            first.add(sequence)
-        return first
-
 
 def _lead(sequence: Sequence) -> int:
     """Return a member's computed tokens less the clock when it joined: the largest has the longest context."""
     return sequence.computed - sequence.joined
+
+
+def _seniority(sequence: Sequence) -> int:
+    return -sequence.rank

@@ -13,6 +13,7 @@ from typing import ClassVar
 from policies.batch import Batch, Completion
 from policies.blocks import BlockPool, KVMemory
 from policies.decode_set import DecodeSet, Gap
+from policies.ready_decodes import ReadyDecodes
 from policies.sequence import Sequence
 from policies.settings import Settings
 from traces.errors import InputError
@@ -53,8 +54,7 @@ class Policy(ABC):
         self.pool = self._new_pool()
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
-        self.decodes = DecodeSet(memory.block_size)
-        self._spare: DecodeSet | None = None
+        self.decodes = ReadyDecodes(memory.block_size)
         self.residents = 0
         self.in_flight = 0
         self._fits = 0
@@ -196,7 +196,7 @@ class Policy(ABC):
         group = batch.group
         if group is not None:
             done.finished, done.gaps = group.advance(now_s)
-            self._return(group)
+            self.decodes.put_back(group)
         for sequence, tokens, _ in batch.chunks:
             self._complete_chunk(sequence, tokens, now_s, done)
         if stopped:
@@ -276,19 +276,6 @@ class Policy(ABC):
 
     # --- the life of a sequence ---
 
-    def _take_decodes(self, count: int) -> DecodeSet:
-        if self.decodes.size > count:
-            return self.decodes.split(count)
-        group = self.decodes
-        self.decodes = DecodeSet(self.memory.block_size) if self._spare is None else self._spare
-        self._spare = None
-        return group
-
-    def _return(self, group: DecodeSet) -> None:
-        ready = self.decodes.merged(group) if self.decodes.size else group
-        self._spare = group if ready is self.decodes else self.decodes
-        self.decodes = ready
-
     def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
         sequence.computed += tokens
         if sequence.computed != sequence.target:
@@ -347,8 +334,8 @@ class Policy(ABC):
 
     def _forget(self, sequence: Sequence) -> bool:
         """Take a sequence from among the residents that are ready; False where it is not one of them."""
-        if sequence.group is self.decodes:
-            self.decodes.remove(sequence)
+        if sequence.group is not None and sequence in self.decodes:
+            sequence.group.remove(sequence)
         elif sequence in self.prefilling:
             self.prefilling.remove(sequence)
         else:

@@ -19,11 +19,11 @@ class UpfrontPolicy(Policy):
         """Put every ready decode into an empty batch, oldest first, each with the KV block that it needs."""
         if not self.decodes.size:
             return
-        group = self._take_decodes(self.batch_limit)
+        group = self.decodes.take(self.batch_limit)
         self._grow(group)
         batch.decode(group)
         if not group.size:
-            self._spare = group
+            self.decodes.put_back(group)
 
     def _continue_prefills(self, batch: Batch, budget: int) -> None:
         """Give unfinished prompts, oldest first, what is left of the token budget."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from policies.cached_prefix import CachedPrefix
 from policies.decode_set import DecodeSet
 from policies.policy import Policy, by_rank
 from policies.prefix_cache import PrefixCachePool
@@ -160,7 +161,7 @@ class VLLMV1(Policy):
 
     def _run_residents(self, batch: Batch) -> None:
         decodes, chunks = self._slices()
-        group = self._take_decodes(decodes)
+        group = self.decodes.take(decodes)
         for sequence in sorted([*group.crossing(), *chunks], key=by_rank):
             if sequence.group is group:
                 self._reserve(sequence, 1, group)
@@ -171,7 +172,7 @@ class VLLMV1(Policy):
                     self._run(batch, sequence, tokens)
         batch.decode(group)
         if not group.size:
-            self._spare = group
+            self.decodes.put_back(group)
 
     def _grow(self, group: DecodeSet) -> None:
         crossing = sorted(group.crossing(), key=by_rank)
@@ -223,7 +224,7 @@ class VLLMV1(Policy):
             cached = len(hits) * self.memory.block_size
             tokens = min(self._chunk(sequence.target - cached), budget - batch.tokens)
             span = sequence.target if self._needs_whole(sequence) else cached + tokens
-            if self.memory.blocks_for(span) - len(hits) > self.pool.free - self.pool.idle(hits):
+            if self.memory.blocks_for(span) - len(hits) > self.pool.free - hits.idle:
                 return
             self.waiting.popleft()
             self._seat(sequence, hits)
@@ -234,7 +235,7 @@ class VLLMV1(Policy):
         """With batches in flight, two preempted requests could else take each other's blocks for ever."""
         return self.settings.scheduler_reserve_full_isl or (self.stages > 1 and sequence.preemptions > 0)
 
-    def _seat(self, sequence: Sequence, hits: list[int]) -> None:
+    def _seat(self, sequence: Sequence, hits: CachedPrefix) -> None:
         self.residents += 1
         self._admissions += 1
         sequence.rank = self._admissions

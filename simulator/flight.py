@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from policies.batch import Batch
 from policies.decode_set import Gap
 from policies.policy import Policy
+from policies.sequence import Sequence
 
 
 class Flight:
@@ -28,11 +29,14 @@ class Flight:
         When the last stage is done, each time.
     gaps
         The gaps that its first time ended.
+    decoding
+        The sequences that decode in it, where there are several stages; the batch itself forgets them when it is back.
     """
 
     __slots__ = (
         "batch",
         "blocks_used",
+        "decoding",
         "ends_s",
         "gaps",
         "replica",
@@ -60,6 +64,7 @@ class Flight:
         self.stage_time_s = stage_time_s
         self.ends_s = ends_s
         self.gaps: list[Gap] = []
+        self.decoding: list[Sequence] = list(batch.group or ()) if policy.stages > 1 else []
 
     def running_at(self, moment_s: float) -> int:
         """Return which of its times runs at ``moment_s``, from 0; one that ends then still does."""

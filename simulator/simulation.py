@@ -19,6 +19,7 @@ from policies.catalog import PolicyChoice
 from policies.sequence import Sequence
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
+from simulator.bubble_ledger import BubbleLedger
 from simulator.clock import Clock, Order
 from simulator.flight import Flight
 from simulator.interval_sample import IntervalSample
@@ -73,7 +74,7 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
         with _no_garbage_collection():
             clock.run()
         assert log.finished == len(arrivals), "requests were left behind"
-        log.close()
+        record.close()
         writer.meta(_meta(scenario, choice, record))
 
 
@@ -115,22 +116,31 @@ class _Recorder:
     def __init__(
         self, scenario: Scenario, choice: PolicyChoice, writer: RunWriter, on_progress: OnProgress | None
     ) -> None:
-        self._log = self.log = RunLog(writer, scenario.workload, self.complete)
+        self.log = RunLog(writer, scenario.workload, self.complete)
         self._deployment, self._on_progress = scenario.deployment, on_progress
+        self._ledger = BubbleLedger(self.log.columns["bubble_s"])
+        self._pipelined = scenario.deployment.pipeline_parallel_size > 1
         self._marks = RangeMarks(scenario.cost_model, choice.name, strict=scenario.strict)
         self._intervals = IntervalSample(scenario.cost_model)
 
     def __call__(self, flight: Flight, done: Completion) -> None:
+        if self._pipelined:
+            self._ledger.enter(flight)
         if done.finished:
-            self._log.ended(done.finished)
+            self.log.ended(done.finished)
             if self._on_progress is not None:
-                self._on_progress(self._log.finished)
-        self._log.iterations(flight)
+                self._on_progress(self.log.finished)
+        self.log.iterations(flight)
 
     def complete(self, columns: Columns) -> Columns:
         """Return what follows of iterations from their other columns: FLOPs, and whether they were measured."""
         self._intervals.take(columns)
         return {"flops": self._deployment.flops_of(columns), "outside": self._marks.mark(columns)}
+
+    def close(self) -> None:
+        """Hand over everything that is left."""
+        self._ledger.close()
+        self.log.close()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``run.json`` says of how the cost model fits this run."""

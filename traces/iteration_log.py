@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 Columns = dict[str, npt.NDArray[Any]]
 ROWS = 65_536
+FLIGHTS = 4096
+"""So many are made into columns at a time: few enough for their memory to be used again while it is at hand."""
 OF_BATCH = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max", "preemptions")
 OF_FLIGHT = ("replica", "waiting", "running")
+PARTS = attrgetter("batch", "blocks_used", "stage_start_s", "stage_time_s", "gaps")
 CHUNK = attrgetter("tokens", "past")
 LISTS = {
     "stages": ("stage_start_s", "stage_time_s"),
@@ -88,9 +91,9 @@ class IterationLog:
     ----------
     complete
         Gets the columns of a table, each [iterations] but for the lists of :data:`LISTS`, and returns those that follow
-        from them: ``flops`` and ``outside``. Beside the columns of the table there are ``flight`` and ``turn``, which
-        time of which :class:`Flight` an iteration was, and the least and the most tokens of its chunks and KV tokens
-        before one (``chunk_least``, ``chunk_most``, ``past_least``, ``past_most``; 0 without chunks).
+        from them: ``flops`` and ``outside``. Beside the columns of the table there are the tokens of each chunk and the
+        KV tokens before it (``chunk_tokens``, ``chunk_past``), and the least and the most of an iteration
+        (``chunk_least``, ``chunk_most``, ``past_least``, ``past_most``; 0 without chunks).
     replicas
         How many there are: of one, whose iterations end one after the other, they are in order already.
     """
@@ -103,8 +106,12 @@ class IterationLog:
 
     def add(self, flight: Flight) -> int:
         """Note the iterations of a flight; return how many there are that are in no table yet."""
-        self._flights.append(flight)
+        flights = self._flights
+        flights.append(flight)
         self._rows += len(flight.blocks_used)
+        if len(flights) == FLIGHTS:
+            self._rest.append(_columns(flights))
+            flights.clear()
         return self._rows
 
     def tables(self, settled_s: float = inf, *, rest: bool = False) -> Iterator[pa.RecordBatch]:
@@ -134,25 +141,25 @@ class IterationLog:
 
 def _columns(flights: list[Flight]) -> Columns:
     """Return the iterations of flights as columns."""
-    batches = [flight.batch for flight in flights]
-    times = _counts(flight.blocks_used for flight in flights)
+    batches, blocks_used, stage_start_s, stage_time_s, gaps = zip(*map(PARTS, flights), strict=True)
+    times = _counts(blocks_used)
     first = np.cumsum(times) - times
-    turn = np.arange(times.sum()) - np.repeat(first, times)
     of_flight = _integers(flights, OF_FLIGHT) | _integers(batches, OF_BATCH)
-    of_flight["stages"] = _counts(flight.stage_time_s for flight in flights) // times
-    of_flight["flight"] = np.fromiter(flights, object, len(flights))
-    columns: Columns = {name: np.repeat(values, times) for name, values in of_flight.items()}
-    columns["turn"] = turn
-    columns["decode_context_sum"] += turn * columns["decodes"]
-    columns["decode_context_max"] += turn
-    columns["preemptions"] *= turn == 0
-    columns["blocks_used"] = _flat((flight.blocks_used for flight in flights), np.int64)
-    columns["stage_start_s"] = _flat((flight.stage_start_s for flight in flights), np.float64)
-    columns["stage_time_s"] = _flat((flight.stage_time_s for flight in flights), np.float64)
+    of_flight["stages"] = _counts(stage_time_s) // times
+    several = len(flights) < int(times.sum())
+    columns: Columns = {name: np.repeat(values, times) for name, values in of_flight.items()} if several else of_flight
+    columns["turn"] = np.arange(times.sum()) - np.repeat(first, times)
+    columns["blocks_used"] = _flat(blocks_used, np.int64)
+    columns["stage_start_s"] = _flat(stage_start_s, np.float64)
+    columns["stage_time_s"] = _flat(stage_time_s, np.float64)
+    if several:
+        columns["decode_context_sum"] += columns["turn"] * columns["decodes"]
+        columns["decode_context_max"] += columns["turn"]
+        columns["preemptions"] *= columns["turn"] == 0
     last = np.cumsum(columns["stages"]) - 1
     columns["start_s"] = columns["stage_start_s"][last - columns["stages"] + 1]
     columns["end_s"] = columns["stage_start_s"][last] + columns["stage_time_s"][last]
-    return columns | _chunk_columns(batches, times) | _gap_columns(flights, columns, first)
+    return columns | _chunk_columns([batch.chunks for batch in batches], times) | _gap_columns(gaps, columns, first)
 
 
 def _integers(things: Sequence[Any], names: Sequence[str]) -> Columns:
@@ -169,11 +176,10 @@ def _flat(lists: Iterable[Iterable[Any]], kind: type) -> npt.NDArray[Any]:
     return np.fromiter(chain.from_iterable(lists), kind)
 
 
-def _chunk_columns(batches: list[Any], times: npt.NDArray[np.int64]) -> Columns:
+def _chunk_columns(chunks: list[list[Any]], times: npt.NDArray[np.int64]) -> Columns:
     """Return what iterations say of their chunks; only a batch without any runs several times."""
-    counts = _counts(batch.chunks for batch in batches)
-    of_chunks = chain.from_iterable(batch.chunks for batch in batches)
-    tokens, past = _flat(map(CHUNK, of_chunks), np.int64).reshape(-1, 2).T
+    counts = _counts(chunks)
+    tokens, past = _flat(map(CHUNK, chain.from_iterable(chunks)), np.int64).reshape(-1, 2).T
     some = np.flatnonzero(counts)
     begins = (np.cumsum(counts) - counts)[some]
     made = {}
@@ -184,16 +190,16 @@ def _chunk_columns(batches: list[Any], times: npt.NDArray[np.int64]) -> Columns:
         ("past_most", np.maximum, past),
         ("prefill_context_sum", np.add, past),
     ):
-        column = np.zeros(len(batches), np.int64)
+        column = np.zeros(len(chunks), np.int64)
         column[some] = reduce.reduceat(values, begins) if len(some) else 0
         made[name] = np.repeat(column, times)
     return made | {"chunks": np.repeat(counts, times), "chunk_tokens": tokens, "chunk_past": past}
 
 
-def _gap_columns(flights: list[Flight], columns: Columns, first: npt.NDArray[np.int64]) -> Columns:
+def _gap_columns(gaps: Sequence[Any], columns: Columns, first: npt.NDArray[np.int64]) -> Columns:
     counts = np.ones(len(columns["turn"]), np.int64)
-    counts[first] = _counts(flight.gaps for flight in flights)
-    noted = _flat(chain.from_iterable(flight.gaps for flight in flights), np.float64).reshape(-1, 2)
+    counts[first] = _counts(gaps)
+    noted = _flat(chain.from_iterable(gaps), np.float64).reshape(-1, 2)
     later = np.flatnonzero(columns["turn"])
     of_later = np.repeat(columns["turn"] > 0, counts)
     gap_s, gap_count = np.empty(len(of_later)), np.empty(len(of_later), np.int64)

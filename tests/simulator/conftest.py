@@ -21,7 +21,7 @@ class LinearTimes(PlainTimes):
     """10 ms, and 0.1 ms a token, on every stage; 1 ms to the next stage."""
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
-        return 0.010 + 0.0001 * batch.tokens
+        return 0.010 + 0.0001 * (batch.prefill_tokens + batch.decodes)
 
     def hand_off_time(self, tokens: int) -> float:
         return 0.001

@@ -40,7 +40,7 @@ class PlainGPU(PlainTimes):
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         prefill_s = sum(2e-9 * chunk.tokens * (chunk.past + chunk.tokens) for chunk in batch.chunks)
-        linear_s = 12e-3 * max(1.0, batch.tokens / 256)
+        linear_s = 12e-3 * max(1.0, (batch.prefill_tokens + batch.decodes) / 256)
         return (linear_s + prefill_s + 8e-8 * batch.decode_context_sum) / self.pipeline_parallel_size
 
     def hand_off_time(self, tokens: int) -> float:

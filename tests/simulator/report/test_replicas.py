@@ -73,11 +73,11 @@ def test_failures_are_rows_of_runs_with_failures_alone(run):
     assert found["KV tokens lost"].texts == ("–", "1,234")
     assert found["Down time, all replicas"].texts == ("–", "500")
     assert "KV transfer P50" not in found
-    assert "Bubbles of a request P99" not in found
+    assert "Bubble time of a request, P50" not in found
     moved = replace(calm, transfer_s=replace(calm.ttft_s, p99=0.025), bubble_s=replace(calm.ttft_s, p50=0.004))
     found = labels({"moved": moved})
     assert found["KV transfer P99"].texts == ("25.0",)
-    assert found["Bubbles of a request P50"].texts == ("4.00",)
+    assert found["Bubble time of a request, P50"].texts == ("4.00",)
 
 
 def test_down_time_is_shown_beside_idle_time(run):

@@ -37,7 +37,9 @@ class PlainGPU(PlainTimes):
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         prefill_s = sum(2e-9 * chunk.tokens * (chunk.past + chunk.tokens) for chunk in batch.chunks)
-        return self.pace * (12e-3 * max(1.0, batch.tokens / 256) + prefill_s + 8e-8 * batch.decode_context_sum)
+        return self.pace * (
+            12e-3 * max(1.0, (batch.prefill_tokens + batch.decodes) / 256) + prefill_s + 8e-8 * batch.decode_context_sum
+        )
 
     def at_pace(self, pace: float) -> PlainGPU:
         return replace(self, pace=pace)
