@@ -28,14 +28,14 @@ import typer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import simpy  # noqa: E402
-
 from policies.arrivals import Arrivals  # noqa: E402
 from policies.batch import Batch, Completion  # noqa: E402
 from profiler.cost_model import CostModel, load_cost_model  # noqa: E402
-from simulator.replica import Flight, Replica  # noqa: E402
+from simulator.clock import Clock  # noqa: E402
+from simulator.flight import Flight  # noqa: E402
+from simulator.replica import Replica  # noqa: E402
 from simulator.session import Request, prepare  # noqa: E402
-from simulator.simulation import Scenario  # noqa: E402
+from simulator.simulation import Scenario, feed  # noqa: E402
 from tests.profiler.plain_cost import PlainCostModel  # noqa: E402
 from traces.command_line import new_app, new_console, new_table, run  # noqa: E402
 
@@ -135,11 +135,10 @@ def _replay(scenario: Scenario, choice: Any, *, with_plain: bool) -> Stopwatch:
     """Simulate the scenario once, with a cost model of its own."""
     cost_model = load_cost_model(scenario.deployment)
     watch = Stopwatch(cost_model, PlainCostModel(cost_model) if with_plain else None)
-    env = simpy.Environment()
-    arrivals = Arrivals(scenario.workload, scenario.memory.block_size)
-    Replica(env, choice.build(scenario.memory, stages=1), watch, arrivals, _forget)
+    clock, arrivals = Clock(), Arrivals(scenario.workload, scenario.memory.block_size)
+    feed(clock, arrivals, Replica(clock, choice.build(scenario.memory, stages=1), watch, _forget).submit)
     gc.collect()
-    env.run()
+    clock.run()
     return watch
 
 

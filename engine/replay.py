@@ -65,16 +65,18 @@ def replay(
     check_lengths(engine, workload)
     engine.runner.warm_up()
     with RunWriter(folder) as writer:
-        log = RunLog(writer, workload)
+        log = RunLog(writer, workload, deployment)
 
         def take(iteration: Iteration) -> None:
-            log.iteration(
+            log.ended(iteration.done.finished)
+            log.iterations(
                 iteration.batch,
-                iteration.done,
-                iteration,
                 stage_start_s=(iteration.start_s,),
                 stage_time_s=(iteration.end_s - iteration.start_s,),
-                flops=deployment.flops(iteration.batch),
+                blocks_used=(iteration.blocks_used,),
+                waiting=iteration.waiting,
+                running=iteration.running,
+                gaps=iteration.done.gaps,
             )
             if on_progress is not None and iteration.finished:
                 on_progress(log.finished)

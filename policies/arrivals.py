@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from policies.sequence import Sequence
@@ -28,6 +29,11 @@ class Arrivals:
     def next_s(self) -> float | None:
         """When the next request arrives, or None after the last."""
         return self._arrival_s[self._next] if self._next < len(self) else None
+
+    def ahead_s(self, count: int) -> float:
+        """Return when the ``count``-th of the next requests arrives, infinity after the last."""
+        index = self._next + count - 1
+        return self._arrival_s[index] if index < len(self) else inf
 
     def due(self, now_s: float) -> list[Sequence]:
         """Return the sequences that have arrived by ``now_s``, in order, and move on."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from policies.decode_set import DecodeSet, Gap
 from policies.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A prefill slice: ``tokens`` of a sequence's prompt, after ``past`` tokens whose KV is there already."""
 
     sequence: Sequence
@@ -81,20 +82,29 @@ class Batch:
 
     def prefill(self, sequence: Sequence, tokens: int) -> None:
         """Add a chunk of ``tokens`` tokens."""
-        chunk = Chunk(sequence, tokens, sequence.computed)
-        self.chunks.append(chunk)
+        past = sequence.computed
+        self.chunks.append(Chunk(sequence, tokens, past))
         self.prefill_tokens += tokens
-        self.outputs += chunk.ends_prompt
+        self.outputs += past + tokens == sequence.target
 
     def decode(self, group: DecodeSet) -> None:
         """Add one token for every member of ``group``."""
-        if not group:
+        decodes = group.size
+        if not decodes:
             return
         self.group = group
-        self.decodes = len(group)
-        self.outputs += len(group)
+        self.decodes = decodes
+        self.outputs += decodes
         self.decode_context_sum = group.context_sum
         self.decode_context_max = group.context_max
+
+    def later(self, ticks: int) -> Batch:
+        """Return the aggregates of the same decodes when each has a context longer by ``ticks`` tokens."""
+        batch = copy(self)
+        batch.decode_context_sum += ticks * self.decodes
+        batch.decode_context_max += ticks
+        batch.preemptions = 0
+        return batch
 
     def decode_sequences(self) -> list[Sequence]:
         """List the decodes in order of priority (only while the batch is in flight)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -60,6 +61,12 @@ class BlockPool:
         elif count:
             sequence.blocks += self._free[: -count - 1 : -1]
             del self._free[-count:]
+
+    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
+        """Give each of ``sequences`` one free block, in turn; the caller has looked that there are as many."""
+        free = self._free
+        for sequence in sequences:
+            sequence.blocks.append(free.pop())
 
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""

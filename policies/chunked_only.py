@@ -31,6 +31,10 @@ class ChunkedOnly(PagedPolicy):
         if batch.sequences:
             self._prefill_turn = not batch.chunks
 
+    def repeats(self, batch: Batch) -> int:
+        """As for any policy; while requests wait, the next turn may admit them."""
+        return 1 if self.waiting else super().repeats(batch)
+
     def _prefill(self, batch: Batch) -> None:
         budget = self.settings.max_num_batched_tokens
         if self.prefilling:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from math import nan
+from operator import attrgetter
 
-from policies.max_heap import MaxHeap
+from policies.max_heap import SPARE, MaxHeap
 from policies.sequence import Sequence
 
 Gap = tuple[float, int]
 """A time between two tokens of the same sequence, in seconds, and for how many sequences it holds."""
+rank_of = attrgetter("rank")
 
 
 class DecodeSet:
@@ -20,129 +23,190 @@ class DecodeSet:
     which it joined. The sum of contexts is kept up to date, the longest one in a heap.
 
     The context of a decode is the KV tokens that it attends to, its own included.
+
+    Attributes
+    ----------
+    size
+        Number of members.
+    clock
+        Ticks so far.
+    context_sum
+        Of all members.
+    last_token_s
+        When the last tick was.
     """
 
     __slots__ = (
         "_block_size",
         "_borders",
         "_ending",
+        "_ends",
         "_fresh",
         "_latest",
+        "_lead",
+        "_leader",
         "_longest",
         "_members",
         "clock",
         "context_sum",
         "last_token_s",
+        "size",
     )
 
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
         self._members: dict[Sequence, None] = {}
-        self._borders: dict[int, dict[Sequence, None]] = {}
+        self._borders: list[dict[Sequence, None]] = [{} for _ in range(block_size)]
         self._ending: dict[int, dict[Sequence, None]] = {}
+        self._ends: list[int] = []
         self._fresh: dict[Sequence, float] = {}
-        self._longest = MaxHeap(self._lead)
-        self._latest = MaxHeap(self._rank)
+        self._longest = MaxHeap(self._members, _lead)
+        self._latest = MaxHeap(self._members, rank_of)
+        self._leader: Sequence | None = None
+        self._lead = 0
+        self.size = 0
         self.clock = 0
         self.context_sum = 0
         self.last_token_s = nan
 
     def __len__(self) -> int:
-        return len(self._members)
+        return self.size
 
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._members)
 
-    def _lead(self, sequence: Sequence) -> int | None:
-        return sequence.computed - sequence.joined if sequence.group is self else None
-
-    def _rank(self, sequence: Sequence) -> int | None:
-        return sequence.rank if sequence.group is self else None
-
     @property
     def context_max(self) -> int:
         """Context of the longest member, 0 for an empty set."""
-        longest = self._longest.top()
-        return 0 if longest is None else longest.computed - longest.joined + self.clock + 1
+        if self._leader is None:
+            self._leader = self._longest.top()
+            if self._leader is None:
+                return 0
+            self._lead = _lead(self._leader)
+        return self._lead + self.clock + 1
 
     @property
     def latest(self) -> Sequence | None:
         """The member of the highest rank (the lowest priority)."""
         return self._latest.top()
 
+    @property
+    def ticks_left(self) -> int:
+        """Ticks until the first member ends; ValueError for an empty set."""
+        ends = self._ends
+        while ends and ends[0] not in self._ending:
+            heappop(ends)
+        if not ends:
+            raise ValueError("an empty set has no end")
+        return ends[0] - self.clock
+
     def by_rank(self) -> list[Sequence]:
         """Return the members in order of priority; O(n log n)."""
-        return sorted(self._members, key=lambda sequence: sequence.rank)
+        return sorted(self._members, key=rank_of)
 
     def crossing(self) -> list[Sequence]:
         """Return the members whose next token needs a block that they do not hold yet."""
-        return list(self._borders.get(self.clock % self._block_size, ()))
+        return list(self._borders[self.clock % self._block_size])
+
+    def blocks_due(self, ticks: int) -> int:
+        """Return how many new blocks the next ``ticks`` ticks need after this one."""
+        return sum(len(self._borders[(self.clock + tick) % self._block_size]) for tick in range(1, ticks + 1))
+
+    def ticks_within(self, blocks: int, most: int) -> int:
+        """Return how many of the next ``most`` ticks need no more than ``blocks`` new blocks together."""
+        if blocks >= self.size * -(-most // self._block_size):
+            return most
+        for tick in range(most):
+            blocks -= len(self._borders[(self.clock + tick) % self._block_size])
+            if blocks < 0:
+                return tick
+        return most
 
     def add(self, sequence: Sequence) -> None:
         """Let a sequence join whose first output token is out (at its ``last_token_s``)."""
-        if not self._members:
+        clock, computed = self.clock, sequence.computed
+        if not self.size:
             self.last_token_s = sequence.last_token_s
         elif sequence.last_token_s != self.last_token_s:
             self._fresh[sequence] = sequence.last_token_s
         sequence.group = self
-        sequence.joined = self.clock
+        sequence.joined = clock
         self._members[sequence] = None
-        self._borders.setdefault((self.clock - sequence.computed) % self._block_size, {})[sequence] = None
-        self._ending.setdefault(self._end(sequence), {})[sequence] = None
-        self._longest.push(sequence.computed - self.clock, sequence)
-        self._latest.push(sequence.rank, sequence)
-        self.context_sum += sequence.computed + 1
+        self.size += 1
+        self._borders[(clock - computed) % self._block_size][sequence] = None
+        end = clock + sequence.output_tokens - sequence.generated
+        ending = self._ending.get(end)
+        if ending is None:
+            self._ending[end] = {sequence: None}
+            self._note_end(end)
+        else:
+            ending[sequence] = None
+        self._longest.push(sequence)
+        self._latest.push(sequence)
+        if self._leader is not None and computed - clock > self._lead:
+            self._leader, self._lead = sequence, computed - clock
+        self.context_sum += computed + 1
 
-    @staticmethod
-    def _end(sequence: Sequence) -> int:
-        return sequence.joined + sequence.output_tokens - sequence.generated
+    def _note_end(self, tick: int) -> None:
+        heappush(self._ends, tick)
+        if len(self._ends) > 2 * len(self._ending) + SPARE:
+            self._ends = sorted(self._ending)
 
     def remove(self, sequence: Sequence) -> None:
         """Let a member leave before its end, its counts and its last token's time brought up to date."""
-        ending = self._ending[self._end(sequence)]
+        end = sequence.joined + sequence.output_tokens - sequence.generated
+        ending = self._ending[end]
         del ending[sequence]
         if not ending:
-            del self._ending[self._end(sequence)]
+            del self._ending[end]
         self._leave(sequence)
 
     def _leave(self, sequence: Sequence) -> None:
         del self._members[sequence]
-        border = (sequence.joined - sequence.computed) % self._block_size
-        del self._borders[border][sequence]
+        self.size -= 1
+        del self._borders[(sequence.joined - sequence.computed) % self._block_size][sequence]
         ticks = self.clock - sequence.joined
         sequence.computed += ticks
         sequence.generated += ticks
         sequence.last_token_s = self._fresh.pop(sequence, self.last_token_s)
         sequence.group = None
         self.context_sum -= sequence.computed + 1
-        self._longest.compact(self._members, len(self._members))
-        self._latest.compact(self._members, len(self._members))
+        if sequence is self._leader:
+            self._leader = None
 
     def advance(self, now_s: float) -> tuple[list[Sequence], list[Gap]]:
         """Give every member one token at ``now_s``; return those that ended, and the gaps it closed."""
-        gaps = self._gaps(now_s)
-        self.clock += 1
-        self.context_sum += len(self._members)
-        self.last_token_s = now_s
-        ended = list(self._ending.pop(self.clock, ()))
+        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, self.size)] if self.size else []
+        self.tick(now_s)
+        ending = self._ending.pop(self.clock, None)
+        if ending is None:
+            return [], gaps
+        while self._ends and self._ends[0] <= self.clock:
+            heappop(self._ends)
+        ended = list(ending)
         for sequence in ended:
             self._leave(sequence)
         return ended, gaps
 
+    def tick(self, now_s: float) -> None:
+        """Give every member one token at ``now_s``, where none of them ends and each has had one since it joined."""
+        self.clock += 1
+        self.context_sum += self.size
+        self.last_token_s = now_s
+
     def _gaps(self, now_s: float) -> list[Gap]:
-        steady = len(self._members) - len(self._fresh)
+        steady = self.size - len(self._fresh)
         gaps = [(now_s - self.last_token_s, steady)] if steady else []
-        if self._fresh:
-            counts: dict[float, int] = {}
-            for last_token_s in self._fresh.values():
-                counts[last_token_s] = counts.get(last_token_s, 0) + 1
-            gaps += [(now_s - last_token_s, count) for last_token_s, count in counts.items()]
-            self._fresh.clear()
+        counts: dict[float, int] = {}
+        for last_token_s in self._fresh.values():
+            counts[last_token_s] = counts.get(last_token_s, 0) + 1
+        gaps += [(now_s - last_token_s, count) for last_token_s, count in counts.items()]
+        self._fresh.clear()
         return gaps
 
     def merged(self, other: DecodeSet) -> DecodeSet:
         """Return one set with the members of both; O(smaller)."""
-        large, small = (self, other) if len(self) >= len(other) else (other, self)
+        large, small = (self, other) if self.size >= other.size else (other, self)
         for sequence in list(small):
             small.remove(sequence)
             large.add(sequence)
@@ -155,3 +219,8 @@ class DecodeSet:
             self.remove(sequence)
             first.add(sequence)
         return first
+
+
+def _lead(sequence: Sequence) -> int:
+    """Return a member's computed tokens less the clock when it joined: the largest has the longest context."""
+    return sequence.computed - sequence.joined

@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
 
 from policies.sequence import Sequence
+
+SPARE = 64
 
 
 class MaxHeap:
     """The member with the largest key, where members leave without telling.
 
-    ``key_of`` returns a member's key, or None once it has left; an entry that does not match it any more is
-    dropped when it comes to the top. Push is O(log n); top is amortised O(log n).
+    A member's key stays as it is while it is one. New members wait unsorted until the largest is asked for, so that
+    nobody pays who never asks. An entry that does not match its key any more is dropped when it comes to the top.
+    Push is O(1); top is amortised O(log n) for each member pushed.
+
+    Parameters
+    ----------
+    members
+        Those who have not left, a view that is always up to date.
+    key_of
+        Returns a member's key.
     """
 
-    __slots__ = ("_entries", "_key_of")
+    __slots__ = ("_entries", "_key_of", "_members", "_new")
 
-    def __init__(self, key_of: Callable[[Sequence], int | None]) -> None:
-        self._key_of = key_of
+    def __init__(self, members: Collection[Sequence], key_of: Callable[[Sequence], int]) -> None:
+        self._members, self._key_of = members, key_of
         self._entries: list[tuple[int, int, Sequence]] = []
+        self._new: list[Sequence] = []
 
-    def push(self, key: int, sequence: Sequence) -> None:
-        """Enter a member under its key; ties go to the smaller request id."""
-        heappush(self._entries, (-key, sequence.request_id, sequence))
+    def push(self, sequence: Sequence) -> None:
+        """Enter a member; of two with the same key the smaller request id comes first."""
+        self._new.append(sequence)
+        if len(self._new) > 2 * len(self._members) + SPARE:
+            self._rebuild()
 
     def top(self) -> Sequence | None:
         """Return the member with the largest key, or None where there is none."""
-        entries = self._entries
+        if self._new:
+            self._sort_in()
+        entries, members = self._entries, self._members
         while entries:
             key, _, sequence = entries[0]
-            if self._key_of(sequence) == -key:
+            if sequence in members and self._key_of(sequence) == -key:
                 return sequence
             heappop(entries)
         return None
 
-    def compact(self, members: Iterable[Sequence], size: int) -> None:
-        """Rebuild from ``members`` once the heap holds more than twice their number."""
-        if len(self._entries) <= 2 * size + 64:
-            return
-        self._entries = [
-            (-key, member.request_id, member) for member in members if (key := self._key_of(member)) is not None
-        ]
+    def _sort_in(self) -> None:
+        for member in self._new:
+            if member in self._members:
+                heappush(self._entries, self._entry(member))
+        self._new.clear()
+        if len(self._entries) > 2 * len(self._members) + SPARE:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._new.clear()
+        self._entries = [self._entry(member) for member in self._members]
         heapify(self._entries)
+
+    def _entry(self, member: Sequence) -> tuple[int, int, Sequence]:
+        return -self._key_of(member), member.request_id, member

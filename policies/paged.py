@@ -28,8 +28,9 @@ class PagedPolicy(UpfrontPolicy):
 
     def _grow(self, group: DecodeSet) -> None:
         crossing = group.crossing()
-        if len(crossing) > self.pool.free:
-            crossing.sort(key=by_rank)
-        for sequence in crossing:
+        if len(crossing) <= self.pool.free:
+            self.pool.allocate_each(crossing)
+            return
+        for sequence in sorted(crossing, key=by_rank):
             if sequence.group is group:
                 self._reserve(sequence, 1, group)

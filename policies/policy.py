@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
+from collections.abc import Sequence as Listing
 from operator import attrgetter
 from typing import ClassVar
 
 from policies.batch import Batch, Completion
 from policies.blocks import BlockPool, KVMemory
-from policies.decode_set import DecodeSet
+from policies.decode_set import DecodeSet, Gap
 from policies.sequence import Sequence
 from policies.settings import Settings
 from traces.errors import InputError
@@ -107,18 +108,72 @@ class Policy(ABC):
             return None
         batch = Batch()
         self._fill(batch)
-        if not batch.sequences:
+        if not batch.decodes and not batch.chunks:
             return None
-        for chunk in batch.chunks:
-            if chunk.sequence.scheduled_s != chunk.sequence.scheduled_s:
-                chunk.sequence.scheduled_s = now_s
+        for sequence, _, _ in batch.chunks:
+            if sequence.scheduled_s != sequence.scheduled_s:
+                sequence.scheduled_s = now_s
         self.in_flight += 1
-        batch.preemptions, self._preemptions = self._preemptions, 0
+        if self._preemptions:
+            batch.preemptions, self._preemptions = self._preemptions, 0
         return batch
 
     @abstractmethod
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
+
+    @abstractmethod
+    def _grow(self, group: DecodeSet) -> None:
+        """Take the blocks that the next token of each decode in ``group`` needs."""
+
+    def repeats(self, batch: Batch) -> int:
+        """How many times in a row ``batch`` would be scheduled, which just was, if no request came or went.
+
+        1, but where it is all that there is to do: every resident decodes in it, none was preempted for it, and whoever
+        waits did not find a seat or blocks, which a decode only makes fewer. Then it is until the first of its
+        sequences ends or the next block is not there.
+        """
+        group = batch.group
+        if group is None or batch.chunks or batch.preemptions or self.prefilling or self.decodes or self.stages > 1:
+            return 1
+        most = group.ticks_left
+        return most if most == 1 else 1 + self._ticks_with_blocks(group, most)
+
+    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:
+        """How many of the ``most - 1`` ticks after the next find the blocks that they need."""
+        group.clock += 1
+        ticks = group.ticks_within(self.pool.free, most - 1)
+        group.clock -= 1
+        return ticks
+
+    def blocks_ahead(self, batch: Batch, times: int) -> int:
+        """How many KV blocks ``batch``, just scheduled, takes when it is scheduled ``times`` more times."""
+        return 0 if batch.group is None else batch.group.blocks_due(times)
+
+    def repeat(self, batch: Batch, ends_s: Listing[float]) -> tuple[list[Gap], list[int]]:
+        """Take ``batch`` back all but the last of the times that it ran; :meth:`complete` takes that.
+
+        Parameters
+        ----------
+        ends_s
+            When its tokens came out, the last time included: up to :meth:`repeats` times, at least twice.
+
+        Returns
+        -------
+        tuple
+            The gaps that ended with the first time, and the blocks in use when each of the others had been scheduled.
+        """
+        group = batch.group
+        assert group is not None, "a batch without decodes does not repeat"
+        _, gaps = group.advance(ends_s[0])
+        used = []
+        for end_s in ends_s[1:-1]:
+            self._grow(group)
+            used.append(self.pool.used)
+            group.tick(end_s)
+        self._grow(group)
+        used.append(self.pool.used)
+        return gaps, used
 
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``.
@@ -131,13 +186,15 @@ class Policy(ABC):
         if batch.group is not None:
             done.finished, done.gaps = batch.group.advance(now_s)
             self._return(batch.group)
-        for chunk in batch.chunks:
-            self._complete_chunk(chunk.sequence, chunk.tokens, now_s, done)
-        done.finished += [sequence for sequence in stopped if self._forget(sequence)]
-        done.finished.sort(key=by_rank)
-        for sequence in done.finished:
-            sequence.finished_s = sequence.last_token_s = now_s
-            self._vacate(sequence)
+        for sequence, tokens, _ in batch.chunks:
+            self._complete_chunk(sequence, tokens, now_s, done)
+        if stopped:
+            done.finished += [sequence for sequence in stopped if self._forget(sequence)]
+        if done.finished:
+            done.finished.sort(key=by_rank)
+            for sequence in done.finished:
+                sequence.finished_s = sequence.last_token_s = now_s
+                self._vacate(sequence)
         if self._cancelled:
             self._drop_cancelled()
         return done
@@ -164,6 +221,42 @@ class Policy(ABC):
                 self.pool.release(sequence)
                 self.residents -= 1
 
+    def evacuate(self, in_flight: Iterable[Batch]) -> tuple[list[Sequence], int]:
+        """Give up all requests, as when the replica fails; the policy is of no use after that.
+
+        Parameters
+        ----------
+        in_flight
+            The batches that were scheduled and never came back.
+
+        Returns
+        -------
+        tuple
+            The requests that have not ended, in order of arrival, each without KV and with its output so far as part of
+            what it has to compute again; and how many tokens of KV that is.
+        """
+        residents = [*self.decodes, *self.prefilling]
+        for batch in in_flight:
+            residents += [*(batch.group or ()), *(chunk.sequence for chunk in batch.chunks)]
+        lost = 0
+        for sequence in residents:
+            if sequence.group is not None:
+                sequence.group.remove(sequence)
+            lost += sequence.computed
+            sequence.restart()
+        everyone = [*residents, *self._queued()]
+        for sequence in everyone:
+            sequence.rank = sequence.request_id
+        return sorted(everyone, key=by_rank), lost
+
+    def _queued(self) -> list[Sequence]:
+        """Return the requests that hold no KV."""
+        return list(self.waiting)
+
+    def fresh(self) -> Policy:
+        """Return the same policy without any request."""
+        return type(self)(self.settings, self.memory, stages=self.stages)
+
     # --- what a rule is written with ---
 
     def _room(self, batch: Batch) -> int:
@@ -173,7 +266,7 @@ class Policy(ABC):
     # --- the life of a sequence ---
 
     def _take_decodes(self, count: int) -> DecodeSet:
-        if len(self.decodes) > count:
+        if self.decodes.size > count:
             return self.decodes.split(count)
         group = self.decodes
         self.decodes = DecodeSet(self.memory.block_size) if self._spare is None else self._spare
@@ -181,14 +274,17 @@ class Policy(ABC):
         return group
 
     def _return(self, group: DecodeSet) -> None:
-        ready = self.decodes.merged(group)
+        ready = self.decodes.merged(group) if self.decodes.size else group
         self._spare = group if ready is self.decodes else self.decodes
         self.decodes = ready
 
     def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
         sequence.computed += tokens
-        if sequence.left:
-            insort(self.prefilling, sequence, key=by_rank)
+        if sequence.computed != sequence.target:
+            if self.prefilling:
+                insort(self.prefilling, sequence, key=by_rank)
+            else:
+                self.prefilling.append(sequence)
             return
         sequence.generated += 1
         if sequence.generated == 1:
@@ -229,6 +325,7 @@ class Policy(ABC):
             self.prefilling.remove(sequence)
         self._take_back(sequence)
         sequence.restart()
+        sequence.preemptions += 1
         self.waiting.appendleft(sequence)
         self.residents -= 1
         self._preemptions += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from policies.blocks import BlockPool, KVMemory
 from policies.sequence import Sequence
@@ -70,6 +71,11 @@ class PrefixCachePool(BlockPool):
                 del self._named[name]
             self._holders[block] = 1
             sequence.blocks.append(block)
+
+    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
+        """Give each of ``sequences`` one free block, in turn."""
+        for sequence in sequences:
+            self.allocate(sequence, 1)
 
     def register(self, sequence: Sequence, start: int, end: int) -> None:
         """Name the full blocks among the tokens [start, end) that have a hash; a name once given stays."""

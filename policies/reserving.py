@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.batch import Batch
 from policies.decode_set import DecodeSet
 from policies.sequence import Sequence
 from policies.upfront import UpfrontPolicy
@@ -20,3 +21,10 @@ class ReservingPolicy(UpfrontPolicy):
 
     def _grow(self, group: DecodeSet) -> None:
         """Nothing to take: it is all reserved."""
+
+    def blocks_ahead(self, batch: Batch, times: int) -> int:  # noqa: ARG002
+        """None: they are all reserved."""
+        return 0
+
+    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:  # noqa: ARG002
+        return most - 1

@@ -103,4 +103,4 @@ class Sequence:
         """Forget the KV: the output so far joins the prompt, and the output budget does not start anew."""
         self.target = self.prompt_tokens + self.generated
         self.computed = 0
-        self.preemptions += 1
+        self.blocks = []

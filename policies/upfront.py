@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from policies.batch import Batch
-from policies.decode_set import DecodeSet
 from policies.policy import Policy
 from policies.sequence import Sequence
 
@@ -18,24 +17,25 @@ class UpfrontPolicy(Policy):
 
     def _decode_all(self, batch: Batch) -> None:
         """Add every ready decode, oldest first, each with the KV block that it needs."""
-        if not self.decodes:
+        if not self.decodes.size:
             return
         group = self._take_decodes(self._room(batch))
         self._grow(group)
         batch.decode(group)
-        if not group:
+        if not group.size:
             self._spare = group
 
     def _continue_prefills(self, batch: Batch, budget: int) -> None:
         """Give unfinished prompts, oldest first, what is left of the token budget."""
-        while self.prefilling and batch.tokens < budget and self._room(batch) > 0:
-            sequence = self.prefilling.pop(0)
-            batch.prefill(sequence, min(sequence.left, budget - batch.tokens))
+        prefilling = self.prefilling
+        while prefilling and (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._room(batch) > 0:
+            sequence = prefilling.pop(0)
+            batch.prefill(sequence, min(sequence.target - sequence.computed, left))
 
     def _admit_chunks(self, batch: Batch, budget: int) -> None:
         """Admit requests first come, first served, with what is left of the token budget."""
-        while batch.tokens < budget and self._can_admit(batch):
-            self._admit(batch, min(self.waiting[0].left, budget - batch.tokens))
+        while (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._can_admit(batch):
+            self._admit(batch, min(self.waiting[0].left, left))
 
     def _can_admit(self, batch: Batch) -> bool:
         """Whether the first waiting request finds a seat and its KV blocks."""
@@ -61,7 +61,3 @@ class UpfrontPolicy(Policy):
     @abstractmethod
     def _upfront_blocks(self, sequence: Sequence) -> int:
         """Blocks that a waiting sequence gets when it is admitted."""
-
-    @abstractmethod
-    def _grow(self, group: DecodeSet) -> None:
-        """Take the blocks that the next token of each decode in ``group`` needs."""

@@ -77,6 +77,7 @@ class VLLMV1(Policy):
         self._admissions = 0
         self._ahead = settings.async_scheduling and stages == 1
         self._idle = True
+        self._news = False
         self._unseen: list[Sequence] = []
         self._leaving: list[Sequence] = []
 
@@ -101,15 +102,23 @@ class VLLMV1(Policy):
         else:
             super().cancel(sequence)
 
+    def _queued(self) -> list[Sequence]:
+        return [*super()._queued(), *self._unseen]
+
     def schedule(self, now_s: float) -> Batch | None:
         """Return the next batch, or None where there is nothing to run or no stage is free."""
         if not self._ahead or self.in_flight:
             return super().schedule(now_s)
         batch = super().schedule(now_s)
-        if self._catch_up() and batch is None:
+        self._news = self._catch_up()
+        if self._news and batch is None:
             batch = super().schedule(now_s)
         self._idle = batch is None
         return batch
+
+    def repeats(self, batch: Batch) -> int:
+        """As for any policy; where something new was seen only after the batch was chosen, it runs once."""
+        return 1 if self._news else super().repeats(batch)
 
     def _catch_up(self) -> bool:
         """See what came and what went while the last batch ran; False where nothing did."""
@@ -161,8 +170,13 @@ class VLLMV1(Policy):
                     self.prefilling.remove(sequence)
                     self._run(batch, sequence, tokens)
         batch.decode(group)
-        if not group:
+        if not group.size:
             self._spare = group
+
+    def _grow(self, group: DecodeSet) -> None:
+        for sequence in sorted(group.crossing(), key=by_rank):
+            if sequence.group is group:
+                self._reserve(sequence, 1, group)
 
     def _slices(self) -> tuple[int, dict[Sequence, int]]:
         """Share the budget out in order of admission: how many decodes run, and the tokens of each chunk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from math import exp, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,28 @@ class CostModel:
             attention_s = self._decode.time(decodes, batch.decode_context_sum, batch.decode_context_max)
             seconds += costs.decode_s * decodes + costs.decode_layer * attention_s
         return seconds
+
+    def repeated(self, batch: BatchLike, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
+        """Run a batch of decodes alone again and again, each with a context longer by one, from ``start_s`` on.
+
+        Returns
+        -------
+        tuple
+            How long each time takes, as :meth:`iteration_time` has it to the last bit, and when it ends: ``most`` times,
+            or fewer if one ends at or after ``until_s``.
+        """
+        costs, decodes = self._costs[0], batch.decodes
+        fixed_s, decode_s = costs.token_s[decodes] + costs.output_s[decodes], costs.decode_s * decodes
+        attention = self._decode.times(decodes, batch.decode_context_sum, batch.decode_context_max)
+        times_s, ends_s, end_s = [], [], start_s
+        for attention_s in islice(attention, most):
+            time_s = fixed_s + (decode_s + costs.decode_layer * attention_s)
+            end_s += time_s
+            times_s.append(time_s)
+            ends_s.append(end_s)
+            if end_s >= until_s:
+                break
+        return times_s, ends_s
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""

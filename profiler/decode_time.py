@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from math import log2
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,22 @@ class DecodeAttention:
         if context_max > mean + mean and decodes > self._hidden:
             return max(seconds, self._longest(context_max, decodes))
         return seconds
+
+    def times(self, decodes: int, context_sum: int, context_max: int) -> Iterator[float]:
+        """Yield :meth:`time` of a batch, then of the same with every context longer by one token, and so on."""
+        launch_s, token_s, lines = self._launch_s, self._token_s, self._factors[decodes]
+        while context_max <= self._reach and context_sum > decodes:
+            if context_max > (context_sum + context_sum) / decodes and decodes > self._hidden:
+                break
+            position = PER_OCTAVE * log2(context_sum / decodes)
+            factor, rise = lines[int(position)]
+            yield (launch_s + token_s * context_sum) * (factor + rise * position)
+            context_sum += decodes
+            context_max += 1
+        while True:
+            yield self.time(decodes, context_sum, context_max)
+            context_sum += decodes
+            context_max += 1
 
     def _longest(self, context: float, decodes: int) -> float:
         """Return seconds for the longest context alone, beside more decodes than those among which it is split."""

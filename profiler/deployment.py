@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from profiler.aggregates import BatchLike, chunk_pairs, decode_tokens_read
+import numpy as np
+import numpy.typing as npt
+
+from profiler.aggregates import BatchLike, chunk_pairs
 from profiler.device import Device, load_device
 from profiler.memory import StageMemory, stage_memory
 from profiler.model import DTYPE_BYTES, Model, load_model
@@ -18,6 +22,8 @@ from traces.settings import from_mapping
 
 LONGEST_UNASKED = 16_384
 GPUS_PER_NODE = 8
+COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum")
+"""Aggregates of a batch that its FLOPs follow from, beside the pairs of its chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,22 +174,34 @@ class Deployment:
             return self.max_model_len
         return min(self.spec.max_position, LONGEST_UNASKED, self.kv_tokens)
 
-    def attention_pairs(self, batch: BatchLike) -> float:
-        """Return (query, key) pairs of one head that ``batch`` computes, within the model's window."""
+    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
+        """Return the (query, key) pairs of one head that ``chunks`` compute, within the model's window."""
         window = self.spec.sliding_window
-        pairs = float(decode_tokens_read(batch, window))
-        for chunk in batch.chunks:
-            pairs += chunk_pairs(chunk.tokens, chunk.past, window)
-        return pairs
+        return sum([chunk_pairs(chunk.tokens, chunk.past, window) for chunk in chunks])
 
     def flops(self, batch: BatchLike) -> float:
-        """Return the model FLOPs of ``batch`` over all GPUs: 2 per weight and token, 4 per head element and pair.
+        """Return the model FLOPs of ``batch``: :meth:`flops_of` of one."""
+        columns = {name: np.asarray([getattr(batch, name)]) for name in COUNTED}
+        return float(self.flops_of(columns | {"prefill_pairs": np.asarray([self.prefill_pairs(batch.chunks)])})[0])
+
+    def flops_of(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Return the model FLOPs of batches over all GPUs: 2 per weight and token, 4 per head element and pair.
 
         The head counts for sampled tokens only, the embedding not at all.
+
+        Parameters
+        ----------
+        columns
+            The batches' aggregates, :data:`COUNTED` and ``prefill_pairs`` (see :meth:`prefill_pairs`), each [batches].
         """
         per_token, per_output, per_pair = self._flops
-        tokens = batch.prefill_tokens + batch.decodes
-        return per_token * tokens + per_output * batch.outputs + per_pair * self.attention_pairs(batch)
+        tokens = columns["prefill_tokens"] + columns["decodes"]
+        read, window = columns["decode_context_sum"], self.spec.sliding_window
+        if window is not None:
+            read = np.minimum(read, columns["decodes"] * window)
+        pairs = read + columns["prefill_pairs"]
+        made = per_token * tokens + per_output * columns["outputs"] + per_pair * pairs
+        return np.asarray(made, dtype=np.float64)
 
     @cached_property
     def _flops(self) -> tuple[float, float, float]:

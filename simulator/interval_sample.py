@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from policies.batch import Batch
     from profiler.cost_model import CostModel
+    from simulator.flight import Flight
 
 COVERAGE = 0.9
 MOST = 128
@@ -28,15 +29,17 @@ class IntervalSample:
         self._kept: list[tuple[Batch, Sequence[float]]] = []
         self._step = self._until = 1
 
-    def take(self, batch: Batch, stage_time_s: Sequence[float]) -> None:
-        """Note an iteration that kept its stages busy for ``stage_time_s``."""
-        self._until -= 1
-        if self._until:
-            return
-        self._kept.append((batch, stage_time_s))
+    def take(self, flight: Flight) -> None:
+        """Note the iterations of a flight."""
+        self._until -= len(flight.ends_s)
+        while self._until <= 0:
+            self._keep(flight, len(flight.ends_s) - 1 + self._until)
+            self._until += self._step
+
+    def _keep(self, flight: Flight, turn: int) -> None:
+        self._kept.append((flight.at_turn(turn), flight.stage_time_s_of(turn)))
         if len(self._kept) == MOST:
             self._kept, self._step = self._kept[1::2], 2 * self._step
-        self._until = self._step
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return ``low`` and ``high``, between which times lie as multiples of those predicted; None without any."""

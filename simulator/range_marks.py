@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from traces.errors import InputError
@@ -11,6 +10,7 @@ if TYPE_CHECKING:
     from policies.batch import Batch
     from policies.catalog import PolicyChoice
     from profiler.cost_model import CostModel
+    from simulator.flight import Flight
 
 WISH = "batches within what was measured: measure further, or leave --strict out to have them marked"
 
@@ -50,19 +50,25 @@ class RangeMarks:
         self._time_s = self._outside_s = 0.0
         self._farthest: dict[int, float] = {}
 
-    def mark(self, batch: Batch, stage_time_s: Sequence[float]) -> int:
-        """Return 0 for a batch within the range, else which of its limits it leaves, counted from 1.
+    def mark(self, flight: Flight) -> list[int]:
+        """Return for each time that a flight ran 0 if within the range, else which limit it leaves, counted from 1.
 
         Raises
         ------
         InputError
             If there is one and they are to be refused.
         """
-        time_s = sum(stage_time_s)
+        times = len(flight.ends_s)
+        if self._decodes_fit and not flight.batch.chunks:
+            self._iterations += times
+            for time_s in flight.stage_time_s:
+                self._time_s += time_s
+            return [0] * times
+        return [self._mark(flight.at_turn(turn), sum(flight.stage_time_s_of(turn))) for turn in range(times)]
+
+    def _mark(self, batch: Batch, time_s: float) -> int:
         self._iterations += 1
         self._time_s += time_s
-        if self._decodes_fit and not batch.chunks:
-            return 0
         found = self._range.leaves(batch)
         if found is None:
             return 0

@@ -1,17 +1,17 @@
-"""A replica in simulated time: arrivals, pipeline stages, and what they leave in the run record."""
+"""A replica in simulated time: what its policy schedules, on its way through the pipeline's stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
 
-import simpy
-
-from policies.arrivals import Arrivals
 from policies.batch import Batch, Completion
 from policies.policy import Policy
-
-Process = Generator[simpy.Event, Any, None]
+from policies.sequence import Sequence
+from simulator.clock import Clock, Moment, Order
+from simulator.flight import Flight
 
 
 class StageTimes(Protocol):
@@ -21,115 +21,224 @@ class StageTimes(Protocol):
         """Return the seconds for which ``batch`` keeps pipeline stage ``stage`` busy."""
         ...
 
+    def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
+        """Run a batch of decodes alone again and again on a single stage, from ``start_s``.
+
+        Returns
+        -------
+        tuple
+            How long each time takes, and when it ends: ``most`` times, or fewer if one ends at or after ``until_s``.
+        """
+        ...
+
     def hand_off_time(self, tokens: int) -> float:
         """Return the seconds until the hidden states of ``tokens`` tokens have reached the next stage."""
         ...
 
 
-class Flight:
-    """A batch on its way through the stages."""
-
-    __slots__ = ("batch", "blocks_used", "running", "stage_start_s", "stage_time_s", "waiting")
-
-    def __init__(self, batch: Batch, policy: Policy) -> None:
-        self.batch = batch
-        self.waiting = len(policy.waiting)
-        self.running = policy.residents
-        self.blocks_used = policy.pool.used
-        self.stage_start_s: list[float] = []
-        self.stage_time_s: list[float] = []
-
-
 class Replica:
     """One copy of the model, driven by a policy.
 
-    The first stage asks the policy for a batch whenever it is free; each stage runs the batch for the time
-    the cost model gives and passes it on; after the last one the policy gets it back. Sending hidden states
-    to the next stage does not keep the sender busy.
+    Whenever the first stage is free the policy is asked for a batch. The stages run batches in the order in which they
+    got them, so that all of a batch's way is known when it sets out: it starts on a stage when its hidden states
+    are there and the stage is free. Sending them to the next stage does not keep the sender busy.
+
+    **Running ahead.** Most iterations change nothing but counts: the same sequences decode one token more. With
+    ``ahead_s`` such a batch is scheduled once and runs as often in a row as the policy would schedule it again
+    (:meth:`policies.policy.Policy.repeats`): one :class:`Flight`, one event. What may disturb it, a request for this
+    replica or a failure, cuts it at the time that then runs. And an event that would be the next one anyway
+    does not go through the queue. Neither changes anything that can be seen: without ``ahead_s`` every iteration is
+    scheduled by itself, to the same bytes of the run record.
 
     Parameters
     ----------
-    env
+    clock
         The simulation.
     policy, stage_times
         The scheduler, and how long its batches take.
-    arrivals
-        Where its requests come from.
     on_iteration
-        Called with each completed :class:`Flight` and its :class:`policies.batch.Completion`.
+        Called with each completed :class:`Flight` and what came out of it (the last time, if it ran several times).
+    index
+        Which of the replicas this is.
+    ahead_s
+        Returns until when to plan ahead: about when the next request may come here. None to never do so.
+
+    Attributes
+    ----------
+    requests
+        Requests that it was given and that have not ended.
     """
 
     def __init__(
         self,
-        env: simpy.Environment,
+        clock: Clock,
         policy: Policy,
         stage_times: StageTimes,
-        arrivals: Arrivals,
         on_iteration: Callable[[Flight, Completion], None],
+        *,
+        index: int = 0,
+        ahead_s: Callable[[], float] | None = None,
     ) -> None:
-        self.env = env
+        self.clock = clock
         self.policy = policy
         self.stage_times = stage_times
-        self.arrivals = arrivals
         self.on_iteration = on_iteration
-        self._wake: simpy.Event | None = None
-        self._links: list[simpy.Store] = [simpy.Store(env) for _ in range(policy.stages - 1)]
-        env.process(self._arrive())
-        env.process(self._first_stage())
-        for stage in range(1, policy.stages):
-            env.process(self._later_stage(stage))
+        self.index = index
+        self.requests = 0
+        self._ahead_s = ahead_s
+        self._free_s = [0.0] * policy.stages
+        self._flights: deque[Flight] = deque()
+        self._landing: Moment | None = None
+        self._start: Moment | None = None
 
-    def _arrive(self) -> Process:
-        while (next_s := self.arrivals.next_s) is not None:
-            if next_s > self.env.now:
-                yield self.env.timeout(next_s - self.env.now)
-            self._take_arrivals()
-            self._wake_first_stage()
+    # --- what may happen to it ---
 
-    def _take_arrivals(self) -> None:
-        for sequence in self.arrivals.due(self.env.now):
-            self.policy.add(sequence)
+    def submit(self, sequence: Sequence) -> None:
+        """Take a request that arrives now."""
+        self.policy.add(sequence)
+        self.requests += 1
+        self.look_up()
 
-    def _wake_first_stage(self) -> None:
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake.succeed()
+    def look_up(self) -> None:
+        """See to it that what is new to the policy is seen as soon as it would be step by step."""
+        flights = self._flights
+        if flights and len(flights[0].ends_s) > 1:
+            self._cut(flights[0])
+        elif len(flights) < self.policy.stages:
+            self._start_at(self.clock.now)
 
-    def _first_stage(self) -> Process:
-        while True:
-            self._take_arrivals()
-            batch = self.policy.schedule(self.env.now)
-            if batch is None:
-                self._wake = self.env.event()
-                yield self._wake
-                continue
-            flight = Flight(batch, self.policy)
-            yield self._busy(flight, 0)
-            self._pass_on(flight, 0)
+    def fail(self) -> tuple[list[Sequence], int]:
+        """Lose what is in flight and all KV.
 
-    def _later_stage(self, stage: int) -> Process:
-        link = self._links[stage - 1]
-        while True:
-            flight, ready_s = yield link.get()
-            if ready_s > self.env.now:
-                yield self.env.timeout(ready_s - self.env.now)
-            yield self._busy(flight, stage)
-            self._pass_on(flight, stage)
+        Returns
+        -------
+        tuple
+            The requests that have not ended, in order of arrival, with the tokens that are out already; and
+            how many tokens of KV are lost.
+        """
+        now_s = self.clock.now
+        if self._flights and (times := self._flights[0].over_by(now_s)):
+            self._complete_some(self._flights[0], times)
+        for moment in (self._landing, self._start):
+            if moment is not None:
+                moment.call_off()
+        lost = self.policy.evacuate([flight.batch for flight in self._flights])
+        self._flights.clear()
+        self._landing = self._start = None
+        self._free_s = [now_s] * self.policy.stages
+        self.policy = self.policy.fresh()
+        self.requests = 0
+        return lost
 
-    def _busy(self, flight: Flight, stage: int) -> simpy.Event:
-        time_s = self.stage_times.iteration_time(flight.batch, stage)
-        flight.stage_start_s.append(self.env.now)
-        flight.stage_time_s.append(time_s)
-        return self.env.timeout(time_s)
+    # --- what can be seen of it ---
 
-    def _pass_on(self, flight: Flight, stage: int) -> None:
-        if stage + 1 < self.policy.stages:
-            ready_s = self.env.now + self.stage_times.hand_off_time(flight.batch.tokens)
-            self._links[stage].put((flight, ready_s))
-        else:
+    def blocks_used(self, now_s: float) -> int:
+        """Return the KV blocks in use at ``now_s``."""
+        used = self.policy.pool.used
+        if self._flights and (again := self._flights[0].running_at(now_s)):
+            used += self.policy.blocks_ahead(self._flights[0].batch, again)
+        return used
+
+    @property
+    def settled_s(self) -> float:
+        """Up to when all of its iterations have been reported: none that is still to come ends before."""
+        return self._flights[0].ends_s[0] if self._flights else inf
+
+    # --- its loop ---
+
+    def _start_at(self, moment_s: float) -> None:
+        if self._start is None:
+            moment_s = max(moment_s, self._free_s[0])
+            self._start = self.clock.at(moment_s, self._set_out, Order.START, self.index)
+
+    def _set_out(self) -> None:
+        self._start = None
+        if self._free_s[0] <= self.clock.now:
+            self._run(self.clock.now)
+
+    def _run(self, now_s: float) -> None:
+        """Start batches as long as nothing else happens before they end; the first stage is free at ``now_s``."""
+        while (batch := self.policy.schedule(now_s)) is not None:
+            flight = self._through(batch, now_s)
+            end_s = flight.ends_s[-1]
+            if self._ahead_s is None or end_s >= self.clock.next_s or self.policy.stages > 1:
+                self._flights.append(flight)
+                if self._landing is None:
+                    self._landing = self.clock.at(end_s, self._land, Order.COMPLETION, self.index)
+                if len(self._flights) < self.policy.stages:
+                    self._start_at(self._free_s[0])
+                return
+            self.clock.skip(end_s)
             self._complete(flight)
+            now_s = end_s
+
+    def _through(self, batch: Batch, now_s: float) -> Flight:
+        """Send a batch on its way."""
+        policy, stage_times = self.policy, self.stage_times
+        if policy.stages > 1:
+            return self._pipelined(batch, now_s)
+        if self._ahead_s is not None and not batch.chunks and (most := policy.repeats(batch)) > 1:
+            times_s, ends_s = stage_times.repeated(batch, now_s, self._ahead_s(), most)
+            starts_s = [now_s, *ends_s[:-1]]
+        else:
+            time_s = stage_times.iteration_time(batch)
+            starts_s, times_s, ends_s = [now_s], [time_s], [now_s + time_s]
+        self._free_s[0] = ends_s[-1]
+        return Flight(batch, policy, starts_s, times_s, ends_s)
+
+    def _pipelined(self, batch: Batch, now_s: float) -> Flight:
+        hand_off_s = self.stage_times.hand_off_time(batch.tokens)
+        there_s = now_s
+        starts_s, times_s = [], []
+        for stage, free_s in enumerate(self._free_s):
+            start_s = max(there_s, free_s)
+            time_s = self.stage_times.iteration_time(batch, stage)
+            starts_s.append(start_s)
+            times_s.append(time_s)
+            self._free_s[stage] = start_s + time_s
+            there_s = start_s + time_s + hand_off_s
+        return Flight(batch, self.policy, starts_s, times_s, [self._free_s[-1]])
+
+    def _cut(self, flight: Flight) -> None:
+        times = flight.running_at(self.clock.now) + 1
+        if times < len(flight.ends_s):
+            flight.cut(times)
+            assert self._landing is not None
+            self._landing.call_off()
+            self._free_s[0] = flight.ends_s[-1]
+            self._landing = self.clock.at(flight.ends_s[-1], self._land, Order.COMPLETION, self.index)
+
+    def _land(self) -> None:
+        """Take back the batch that is through, and let the next one follow."""
+        flights = self._flights
+        flight = flights.popleft()
+        end_s = flight.ends_s[-1]
+        self._complete(flight)
+        self._landing = None
+        if flights:
+            self._landing = self.clock.at(flights[0].ends_s[-1], self._land, Order.COMPLETION, self.index)
+        if self._free_s[0] <= end_s:
+            self._run(end_s)
+        else:
+            self._start_at(self._free_s[0])
 
     def _complete(self, flight: Flight) -> None:
-        done = self.policy.complete(flight.batch, self.env.now)
+        ends_s = flight.ends_s
+        if len(ends_s) > 1:
+            self._repeat(flight)
+        done = self.policy.complete(flight.batch, ends_s[-1])
+        if done.finished:
+            self.requests -= len(done.finished)
         self.on_iteration(flight, done)
-        self._wake_first_stage()
+
+    def _repeat(self, flight: Flight) -> None:
+        flight.gaps, used = self.policy.repeat(flight.batch, flight.ends_s)
+        flight.blocks_used += used
+
+    def _complete_some(self, flight: Flight, times: int) -> None:
+        """Report the first ``times`` of a flight; the one after them is lost."""
+        flight.cut(times + 1)
+        self._repeat(flight)
+        flight.cut(times)
+        flight.blocks_used.pop()
+        self.on_iteration(flight, Completion())

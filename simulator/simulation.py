@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import simpy
 
 from policies.arrivals import Arrivals
 from policies.batch import Completion
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.sequence import Sequence
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
+from simulator.clock import Clock, Order
+from simulator.flight import Flight
 from simulator.interval_sample import IntervalSample
 from simulator.range_marks import RangeMarks
-from simulator.replica import Flight, Replica
+from simulator.replica import Replica
 from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter
 from traces.workload import Workload
@@ -30,7 +32,8 @@ OnProgress = Callable[[int], None]
 class Scenario:
     """What is the same for all policies of a comparison.
 
-    With ``strict`` the first batch outside of what the cost model was measured on is an error; else it is marked.
+    With ``strict`` the first batch outside of what the cost model was measured on is an error; else it is marked. With
+    ``step`` every iteration is scheduled by itself: slower, to the same bytes (see :class:`simulator.replica.Replica`).
     """
 
     workload: Workload
@@ -39,6 +42,7 @@ class Scenario:
     memory: KVMemory
     seed: int = 0
     strict: bool = False
+    step: bool = False
 
 
 def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progress: OnProgress | None = None) -> None:
@@ -53,40 +57,62 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
         batch that is outside of what was measured.
     """
     stages = scenario.deployment.pipeline_parallel_size
-    env = simpy.Environment()
+    clock = Clock()
     arrivals = Arrivals(scenario.workload, scenario.memory.block_size)
     policy = choice.build(scenario.memory, stages=stages)
+    ahead_s = None if scenario.step else partial(arrivals.ahead_s, 1)
     with RunWriter(folder) as writer:
-        log = RunLog(writer, scenario.workload)
+        log = RunLog(writer, scenario.workload, scenario.deployment)
         record = _Recorder(scenario, choice, log, on_progress)
-        Replica(env, policy, scenario.cost_model, arrivals, record)
-        env.run()
+        replica = Replica(clock, policy, scenario.cost_model, record, ahead_s=ahead_s)
+        feed(clock, arrivals, replica.submit)
+        clock.run()
         assert log.finished == len(arrivals), "requests were left behind"
         log.close()
         writer.meta(_meta(scenario, choice, record))
+
+
+def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) -> None:
+    """Let requests arrive: give each to ``route`` when its time comes."""
+
+    def arrive() -> None:
+        for sequence in arrivals.due(clock.now):
+            route(sequence)
+        wait()
+
+    def wait() -> None:
+        next_s = arrivals.next_s
+        if next_s is not None:
+            clock.at(next_s, arrive, Order.ARRIVAL)
+
+    wait()
 
 
 class _Recorder:
     """Takes what a replica completes: into the run record, marked, with how sure its time is."""
 
     def __init__(self, scenario: Scenario, choice: PolicyChoice, log: RunLog, on_progress: OnProgress | None) -> None:
-        self._log, self._deployment, self._on_progress = log, scenario.deployment, on_progress
+        self._log, self._on_progress = log, on_progress
         self._marks = RangeMarks(scenario.cost_model, choice, scenario.memory.max_model_len, strict=scenario.strict)
         self._intervals = IntervalSample(scenario.cost_model)
 
     def __call__(self, flight: Flight, done: Completion) -> None:
-        self._intervals.take(flight.batch, flight.stage_time_s)
-        self._log.iteration(
-            flight.batch,
-            done,
-            flight,
+        batch, log = flight.batch, self._log
+        self._intervals.take(flight)
+        if done.finished:
+            log.ended(done.finished)
+            if self._on_progress is not None:
+                self._on_progress(log.finished)
+        log.iterations(
+            batch,
             stage_start_s=flight.stage_start_s,
             stage_time_s=flight.stage_time_s,
-            flops=self._deployment.flops(flight.batch),
-            outside=self._marks.mark(flight.batch, flight.stage_time_s),
+            blocks_used=flight.blocks_used,
+            waiting=flight.waiting,
+            running=flight.running,
+            gaps=flight.gaps or done.gaps,
+            outside=self._marks.mark(flight),
         )
-        if self._on_progress is not None and done.finished:
-            self._on_progress(self._log.finished)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``run.json`` says of how the cost model fits this run."""

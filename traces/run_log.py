@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from traces.iteration_log import NONE_TO_COME, ROWS, IterationLog
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
-SEQUENCE_COLUMNS = {
-    "scheduled_s": "scheduled_s",
-    "first_token_s": "first_token_s",
-    "finished_s": "finished_s",
-    "generated_tokens": "generated",
-    "cached_tokens": "cached_tokens",
-    "preemptions": "preemptions",
-}
-"""Column of a run record -> attribute of a sequence."""
+SEQUENCE_COLUMNS = ("scheduled_s", "first_token_s", "finished_s", "generated_tokens", "cached_tokens", "preemptions")
 
 
 class Batch(Protocol):
@@ -38,27 +32,16 @@ class Batch(Protocol):
         """KV tokens that the chunks find in the cache, summed."""
 
 
-class Completion(Protocol):
-    """What is noted of what came out of a batch (see :class:`policies.batch.Completion`)."""
+class Flops(Protocol):
+    """How many FLOPs of the model iterations are (see :class:`profiler.deployment.Deployment`)."""
 
-    finished: Any
-    gaps: Any
+    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
+        """Return the (query, key) pairs of one head that ``chunks`` compute."""
+        ...
 
-
-class Load(Protocol):
-    """What was waiting and resident when a batch had been scheduled."""
-
-    @property
-    def waiting(self) -> int:
-        """Requests in the queue."""
-
-    @property
-    def running(self) -> int:
-        """Residents."""
-
-    @property
-    def blocks_used(self) -> int:
-        """KV blocks in use."""
+    def flops_of(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Return the FLOPs of iterations given by the columns of a run record and ``prefill_pairs``."""
+        ...
 
 
 class RunLog:
@@ -70,19 +53,36 @@ class RunLog:
         Of the run record.
     workload
         Its request i is the sequence with request id i.
+    flops
+        What counts the model's FLOPs.
+    replicas
+        How many there are.
+    settled_s
+        Returns a moment before which no iteration ends that is still to be noted, where they are not noted in order.
 
     Attributes
     ----------
     finished
         Requests that have ended.
+    columns
+        Those of the requests, by name; what only a cluster knows of a request is set there by it.
     """
 
-    def __init__(self, writer: RunWriter, workload: Workload) -> None:
-        self._writer = writer
-        self._iterations = 0
+    def __init__(
+        self,
+        writer: RunWriter,
+        workload: Workload,
+        flops: Flops,
+        *,
+        replicas: int = 1,
+        settled_s: Callable[[], float] = lambda: NONE_TO_COME,
+    ) -> None:
+        self._writer, self._flops, self._settled_s = writer, flops, settled_s
+        self._iterations = IterationLog(flops.flops_of, replicas=replicas)
+        self._ended: list[tuple[Any, ...]] = []
         self.finished = 0
         size = len(workload)
-        self._columns: dict[str, np.ndarray[Any, Any]] = {
+        self.columns: dict[str, np.ndarray[Any, Any]] = {
             "request_id": np.arange(size),
             "replica": np.zeros(size, np.int32),
             "arrival_s": workload.arrival_s,
@@ -96,57 +96,89 @@ class RunLog:
             "preemptions": np.zeros(size, np.int32),
         }
 
-    def iteration(
+    def iterations(
         self,
         batch: Batch,
-        done: Completion,
-        load: Load,
         *,
         stage_start_s: Sequence[float],
         stage_time_s: Sequence[float],
-        flops: float,
-        outside: int = 0,
+        blocks_used: Sequence[int],
+        waiting: int,
+        running: int,
+        gaps: Sequence[tuple[float, int]],
+        outside: Sequence[int] = (0,),
+        replica: int = 0,
     ) -> None:
-        """Note one iteration, with the start and the busy time of each stage, and the requests that it ended.
+        """Note that a batch ran, once or several times in a row.
 
-        ``outside`` is as in :class:`traces.run_columns.IterationColumns`.
+        Parameters
+        ----------
+        stage_start_s, stage_time_s
+            When each stage began and for how long it was busy, one time after the other.
+        blocks_used, outside
+            Of each time, as in :class:`traces.run_columns.IterationColumns`.
+        waiting, running
+            Queue length and residents.
+        gaps
+            Those that ended with the first time.
         """
-        for sequence in done.finished:
-            self._finish(sequence)
-        self._writer.iteration(
+        log, chunks, times = self._iterations, batch.chunks, len(blocks_used)
+        log.add(
             (
-                self._iterations,
-                0,
-                stage_start_s[0],
-                stage_start_s[-1] + stage_time_s[-1],
-                stage_start_s,
-                stage_time_s,
+                replica,
+                times,
+                len(stage_start_s) // times,
                 batch.prefill_tokens,
-                len(batch.chunks),
+                len(chunks),
                 batch.decodes,
                 batch.outputs,
                 batch.decode_context_sum,
                 batch.decode_context_max,
-                batch.prefill_context_sum,
-                load.waiting,
-                load.running,
-                load.blocks_used,
+                batch.prefill_context_sum if chunks else 0,
+                self._flops.prefill_pairs(chunks) if chunks else 0.0,
+                waiting,
+                running,
                 batch.preemptions,
-                flops,
-                outside,
-                done.gaps,
-            )
+            ),
+            stage_start_s=stage_start_s,
+            stage_time_s=stage_time_s,
+            blocks_used=blocks_used,
+            outside=outside,
+            gaps=gaps,
         )
-        self._iterations += 1
+        if len(log) >= ROWS:
+            self._write()
 
-    def _finish(self, sequence: Any) -> None:
-        for column, attribute in SEQUENCE_COLUMNS.items():
-            self._columns[column][sequence.request_id] = getattr(sequence, attribute)
-        self.finished += 1
+    def ended(self, sequences: Iterable[Any]) -> None:
+        """Note requests that have got their last token."""
+        for sequence in sequences:
+            self._ended.append(
+                (
+                    sequence.request_id,
+                    sequence.scheduled_s,
+                    sequence.first_token_s,
+                    sequence.finished_s,
+                    sequence.generated,
+                    sequence.cached_tokens,
+                    sequence.preemptions,
+                )
+            )
+            self.finished += 1
+
+    def _write(self, *, rest: bool = False) -> None:
+        """Hand over what is complete, and with ``rest`` what is left."""
+        for table in self._iterations.tables(self._settled_s(), rest=rest):
+            self._writer.table(table)
+        if self._ended:
+            request, *columns = np.asarray(self._ended).T
+            for name, column in zip(SEQUENCE_COLUMNS, columns, strict=True):
+                self.columns[name][request.astype(np.int64)] = column
+            self._ended.clear()
 
     def close(self) -> None:
-        """Hand the requests to the writer."""
-        self._writer.requests(self._columns)
+        """Hand everything that is left to the writer."""
+        self._write(rest=True)
+        self._writer.requests(self.columns)
 
 
 def describe_workload(workload: Workload) -> dict[str, Any]:

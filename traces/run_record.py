@@ -93,6 +93,10 @@ class RunRecorder:
         if len(self._rows) >= ROW_GROUP:
             self._flush()
 
+    def table(self, iterations: pa.RecordBatch) -> None:
+        """Take iterations as a table, see :class:`traces.iteration_log.IterationLog`; not beside :meth:`iteration`."""
+        self._take(iterations)
+
     def requests(self, columns: Mapping[str, npt.ArrayLike]) -> None:
         """Take all requests, in order of arrival: the columns of :class:`RequestColumns` by name."""
         self._requests = request_table(columns)

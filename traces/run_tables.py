@@ -38,6 +38,20 @@ def iteration_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
     return _batch(arrays)
 
 
+def column_batch(columns: Mapping[str, npt.NDArray[Any]]) -> pa.RecordBatch:
+    """Return iterations, given by columns, as one arrow batch.
+
+    The lists of a column stand end to end; ``stages`` and ``gaps`` are their lengths. Other columns are left out.
+    """
+    arrays = []
+    for name, kind in ITERATION_TYPES.items():
+        if kind.startswith("list"):
+            arrays.append(_list_array(kind, columns["gaps" if name.startswith("gap") else "stages"], columns[name]))
+        else:
+            arrays.append(_array(kind, columns[name]))
+    return _batch(arrays)
+
+
 def iteration_batches(made: IterationColumns, size: int) -> Iterator[pa.RecordBatch]:
     """Yield the iterations as arrow batches of ``size`` rows."""
     for first in range(0, len(made), size):

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simpy
+
 
 from policies.arrivals import Arrivals
+from policies.batch import Completion
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
+from simulator.clock import Clock
+from simulator.flight import Flight
 from simulator.replica import Replica
-from simulator.simulation import Scenario, simulate
+from simulator.simulation import Scenario, feed, simulate
 from simulator.validation.audit import audit, write_audit
 from simulator.validation.judgement import Trial, judged
 from simulator.validation.validation import Validation
@@ -78,11 +81,17 @@ class Judge:
         return {label: len(workload) / self._makespan_s(at_once, choice) for label, choice in choices.items()}
 
     def _makespan_s(self, workload: Workload, choice: PolicyChoice) -> float:
-        env = simpy.Environment()
-        arrivals = Arrivals(workload, self._memory.block_size)
-        Replica(env, choice.build(self._memory), self._cost_model, arrivals, lambda _flight, _done: None)
-        env.run()
-        return float(env.now)
+        ended_s = 0.0
+
+        def note(flight: Flight, _done: Completion) -> None:
+            nonlocal ended_s
+            ended_s = flight.ends_s[-1]
+
+        clock, arrivals = Clock(), Arrivals(workload, self._memory.block_size)
+        replica = Replica(clock, choice.build(self._memory), self._cost_model, note, ahead_s=lambda: arrivals.ahead_s(1))
+        feed(clock, arrivals, replica.submit)
+        clock.run()
+        return ended_s
 
     def judge(
         self,

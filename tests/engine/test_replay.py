@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simpy
 
 pytest.importorskip("torch", reason="the engine needs torch")
 
@@ -19,7 +18,10 @@ from engine.prompts import RandomPrompts
 from engine.replay import replay, serve
 from policies import POLICIES, Batch, Completion, choose
 from policies.arrivals import Arrivals
-from simulator.replica import Flight, Replica
+from simulator.clock import Clock
+from simulator.flight import Flight
+from simulator.replica import Replica
+from simulator.simulation import feed
 from traces.errors import InputError
 from traces.metrics import measure
 from traces.run_record import RunRecord, read_run
@@ -129,7 +131,7 @@ def engine_rows(engine: Engine, workload: Workload) -> tuple[list[Row], list[flo
 def simulator_rows(engine: Engine, choice: Any, workload: Workload, times_s: list[float]) -> list[Row]:
     """Replay the same workload in the simulator, iterations taking ``times_s``."""
     rows: list[Row] = []
-    env, policy = simpy.Environment(), choice.build(engine.runner.memory)
+    clock, policy = Clock(), choice.build(engine.runner.memory)
     decodes = deque[list[int]]()
     schedule = policy.schedule
 
@@ -142,10 +144,11 @@ def simulator_rows(engine: Engine, choice: Any, workload: Workload, times_s: lis
     policy.schedule = noting
 
     def take(flight: Flight, done: Completion) -> None:
-        rows.append(row(flight.batch, decodes.popleft(), done, flight.waiting, flight.running, flight.blocks_used))
+        (used,) = flight.blocks_used
+        rows.append(row(flight.batch, decodes.popleft(), done, flight.waiting, flight.running, used))
 
-    Replica(env, policy, Recorded(times_s), Arrivals(workload, BLOCK_SIZE), take)
-    env.run()
+    feed(clock, Arrivals(workload, BLOCK_SIZE), Replica(clock, policy, Recorded(times_s), take).submit)
+    clock.run()
     return rows
 
 

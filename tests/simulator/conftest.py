@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,13 @@ class LinearTimes:
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         return 0.010 + 0.0001 * batch.tokens
+
+    def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
+        time_s, times_s, ends_s = self.iteration_time(batch), [], [start_s]
+        while len(times_s) < most and (not times_s or ends_s[-1] < until_s):
+            times_s.append(time_s)
+            ends_s.append(ends_s[-1] + time_s)
+        return times_s, ends_s[1:]
 
     def hand_off_time(self, tokens: int) -> float:
         return 0.001
@@ -45,8 +52,11 @@ class PaperDeployment:
     def to_json(self) -> dict[str, Any]:
         return {"model": "paper", "device": "paper"}
 
-    def flops(self, batch: Batch) -> float:
-        return 1e9 * batch.tokens
+    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
+        return 0.0
+
+    def flops_of(self, columns: Mapping[str, Any]) -> Any:
+        return 1e9 * (columns["prefill_tokens"] + columns["decodes"])
 
 
 @pytest.fixture(scope="session")

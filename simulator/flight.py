@@ -1,0 +1,68 @@
+"""A batch on its way through the stages of a replica."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+from policies.batch import Batch
+from policies.decode_set import Gap
+from policies.policy import Policy
+
+
+class Flight:
+    """A batch on its way: once through all stages, or, on one stage, several times in a row.
+
+    Attributes
+    ----------
+    batch
+        What runs.
+    waiting, running
+        Queue length and residents when it had been scheduled; the same each time that it runs.
+    blocks_used
+        KV blocks in use then, one figure for each time; those after the first follow when they are over.
+    stage_start_s, stage_time_s
+        When each stage begins and for how long it is busy; of several times on one stage one after the other.
+    ends_s
+        When the last stage is done, each time.
+    gaps
+        The gaps that the first of several times ended.
+    """
+
+    __slots__ = ("batch", "blocks_used", "ends_s", "gaps", "running", "stage_start_s", "stage_time_s", "waiting")
+
+    def __init__(
+        self,
+        batch: Batch,
+        policy: Policy,
+        stage_start_s: list[float],
+        stage_time_s: list[float],
+        ends_s: list[float],
+    ) -> None:
+        self.batch = batch
+        self.waiting = len(policy.waiting)
+        self.running = policy.residents
+        self.blocks_used = [policy.pool.used]
+        self.stage_start_s = stage_start_s
+        self.stage_time_s = stage_time_s
+        self.ends_s = ends_s
+        self.gaps: list[Gap] = []
+
+    def at_turn(self, turn: int) -> Batch:
+        """Return what ran at one of its times: the batch, contexts as they were."""
+        return self.batch.later(turn) if turn else self.batch
+
+    def stage_time_s_of(self, turn: int) -> list[float]:
+        """Return the busy time of each stage at one of its times."""
+        return self.stage_time_s[turn : turn + 1] if len(self.ends_s) > 1 else self.stage_time_s
+
+    def running_at(self, moment_s: float) -> int:
+        """Return which of its times runs at ``moment_s``, from 0; one that ends then still does."""
+        return bisect_left(self.ends_s, moment_s)
+
+    def over_by(self, moment_s: float) -> int:
+        """Return how many of its times are over at ``moment_s``, one that ends then included."""
+        return bisect_right(self.ends_s, moment_s)
+
+    def cut(self, times: int) -> None:
+        """Let it run only so many times."""
+        del self.ends_s[times:], self.stage_start_s[times:], self.stage_time_s[times:]
