@@ -39,7 +39,7 @@ class Flight:
         ends_s: list[float],
     ) -> None:
         self.batch = batch
-        self.waiting = len(policy.waiting)
+        self.waiting = len(policy.waiting) + len(policy.incoming)
         self.running = policy.residents
         self.blocks_used = [policy.pool.used]
         self.stage_start_s = stage_start_s

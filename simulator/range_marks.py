@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from traces.errors import InputError
@@ -47,11 +49,14 @@ class RangeMarks:
         self._policy, self._strict = choice.name, strict
         self._decodes_fit = self._range.holds_decodes(choice.settings.max_num_seqs, longest)
         self._iterations = self._outside = 0
-        self._time_s = self._outside_s = 0.0
+        self._time_s: defaultdict[int, float] = defaultdict(float)
+        self._outside_s: defaultdict[int, float] = defaultdict(float)
         self._farthest: dict[int, float] = {}
 
-    def mark(self, flight: Flight) -> list[int]:
+    def mark(self, flight: Flight, replica: int = 0) -> list[int]:
         """Return for each time that a flight ran 0 if within the range, else which limit it leaves, counted from 1.
+
+        Times are added up by ``replica``, so that it does not matter in which order several of them report.
 
         Raises
         ------
@@ -61,14 +66,16 @@ class RangeMarks:
         times = len(flight.ends_s)
         if self._decodes_fit and not flight.batch.chunks:
             self._iterations += times
+            total_s = self._time_s[replica]
             for time_s in flight.stage_time_s:
-                self._time_s += time_s
+                total_s += time_s
+            self._time_s[replica] = total_s
             return [0] * times
-        return [self._mark(flight.at_turn(turn), sum(flight.stage_time_s_of(turn))) for turn in range(times)]
+        return [self._mark(flight.at_turn(turn), sum(flight.stage_time_s_of(turn)), replica) for turn in range(times)]
 
-    def _mark(self, batch: Batch, time_s: float) -> int:
+    def _mark(self, batch: Batch, time_s: float, replica: int) -> int:
         self._iterations += 1
-        self._time_s += time_s
+        self._time_s[replica] += time_s
         found = self._range.leaves(batch)
         if found is None:
             return 0
@@ -77,7 +84,7 @@ class RangeMarks:
             what = f"iteration {self._iterations} under {self._policy}: {self._range.limits[index].told(value)}"
             raise InputError(what, where="--strict", expected=WISH)
         self._outside += 1
-        self._outside_s += time_s
+        self._outside_s[replica] += time_s
         known = self._farthest.get(index, value)
         self._farthest[index] = max(known, value) if value > self._range.limits[index].most else min(known, value)
         return index + 1
@@ -95,9 +102,10 @@ class RangeMarks:
             }
             for index, limit in enumerate(self._range.limits)
         ]
+        time_s, outside_s = (fsum(times_s.values()) for times_s in (self._time_s, self._outside_s))
         return {
             "iterations_share": self._outside / max(self._iterations, 1),
-            "time_share": self._outside_s / self._time_s if self._time_s else 0.0,
+            "time_share": outside_s / time_s if time_s else 0.0,
             "unmeasured": self._range.unmeasured,
             "limits": limits,
         }

@@ -99,6 +99,12 @@ class Replica:
         self.requests += 1
         self.look_up()
 
+    def let_go(self, sequence: Sequence) -> None:
+        """Drop a sequence that was held (:meth:`policies.policy.Policy.hold`): its KV is elsewhere now."""
+        self.policy.let_go(sequence)
+        self.requests -= 1
+        self.look_up()
+
     def look_up(self) -> None:
         """See to it that what is new to the policy is seen as soon as it would be step by step."""
         flights = self._flights

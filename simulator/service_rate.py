@@ -25,13 +25,12 @@ def weights(cluster: Cluster, choice: PolicyChoice, workload: Workload) -> list[
 
 
 def service_rate(group: Group, choice: PolicyChoice, workload: Workload) -> float:
-    """Return about how many requests/s a replica serves at most: prompts one by one, decodes as many as it has room for.
+    """Return about how many requests/s a replica serves at most, all of the workload's mean lengths.
 
-    All requests are taken to have the workload's mean lengths.
+    Prompts are taken to run one by one, and as many decodes at once as it has room for.
     """
-    prompt, output = (
-        max(1, round(float(tokens.mean()))) for tokens in (workload.prompt_tokens, workload.output_tokens)
-    )
+    prompt = max(1, round(float(workload.prompt_tokens.mean())))
+    output = max(1, round(float(workload.output_tokens.mean())))
     seconds = 0.0
     if group.role != "decode":
         seconds += _slowest_s(group, Aggregates.of(prompt))

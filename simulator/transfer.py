@@ -16,8 +16,8 @@ from simulator.router import Router
 class Sender:
     """The sending side of one prefill replica: one transfer at a time, first come, first served.
 
-    The replica keeps a sequence's seat and blocks until its KV is there. Which decode replica gets it is chosen when its
-    transfer begins, and again where that one fails meanwhile: then it begins anew.
+    The replica keeps a sequence's seat and blocks until its KV is there. Which decode replica gets it is chosen when
+    its transfer begins, and again where that one fails meanwhile: then it begins anew.
 
     Parameters
     ----------
