@@ -139,9 +139,8 @@ class Policy(ABC):
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
 
-    @abstractmethod
     def _grow(self, group: DecodeSet) -> None:
-        """Take the blocks that the next token of each decode in ``group`` needs."""
+        """Take the blocks that the next token of each decode in ``group`` needs: none where all are reserved."""
 
     def repeats(self, batch: Batch) -> int:
         """How many times in a row ``batch`` would be scheduled, which just was, if no request came or went.

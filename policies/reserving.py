@@ -19,9 +19,6 @@ class ReservingPolicy(UpfrontPolicy):
     def _upfront_blocks(self, sequence: Sequence) -> int:  # noqa: ARG002
         return self.memory.blocks_for(self.memory.max_model_len)
 
-    def _grow(self, group: DecodeSet) -> None:
-        """Nothing to take: it is all reserved."""
-
     def blocks_ahead(self, batch: Batch, times: int) -> int:  # noqa: ARG002
         """None: they are all reserved."""
         return 0

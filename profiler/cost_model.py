@@ -106,8 +106,8 @@ class CostModel:
         Returns
         -------
         tuple
-            How long each time takes, as :meth:`iteration_time` has it to the last bit, and when it ends: ``most`` times,
-            or fewer if one ends at or after ``until_s``.
+            How long each time takes, as :meth:`iteration_time` has it to the last bit, and when it ends: ``most``
+            times, or fewer if one ends at or after ``until_s``.
         """
         costs, decodes = self._costs[0], batch.decodes
         fixed_s, decode_s = costs.token_s[decodes] + costs.output_s[decodes], costs.decode_s * decodes

@@ -51,7 +51,7 @@ class Clock(simpy.Environment):
     def at(self, moment_s: float, action: Callable[[], None], order: Order, rank: int = 0) -> Moment:
         """Call ``action`` at ``moment_s``; at the same moment by ``order``, then ``rank``, then first come."""
         moment = Moment(self, action)
-        heappush(self._queue, (moment_s, order * RANKS + rank, next(self._eid), moment))
+        heappush(self._queue, (moment_s, order * RANKS + rank, next(self._eid), moment))  # type: ignore[misc]
         return moment
 
     def skip(self, moment_s: float) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-
 from policies.arrivals import Arrivals
 from policies.batch import Completion
 from policies.blocks import KVMemory
@@ -88,7 +87,9 @@ class Judge:
             ended_s = flight.ends_s[-1]
 
         clock, arrivals = Clock(), Arrivals(workload, self._memory.block_size)
-        replica = Replica(clock, choice.build(self._memory), self._cost_model, note, ahead_s=lambda: arrivals.ahead_s(1))
+        replica = Replica(
+            clock, choice.build(self._memory), self._cost_model, note, ahead_s=lambda: arrivals.ahead_s(1)
+        )
         feed(clock, arrivals, replica.submit)
         clock.run()
         return ended_s
