@@ -167,17 +167,25 @@ def _meta(engine: Engine, choice: PolicyChoice, workload: Workload, deployment: 
     return {
         "source": "engine",
         "policy": {"name": choice.name, **asdict(choice.settings)},
-        "deployment": deployment.to_json(),
         "workload": describe_workload(workload),
-        "cost_model": None,
         "seed": engine.seed,
-        "replicas": 1,
-        "stages": 1,
-        "gpus": 1,
-        "kv_blocks": memory.blocks,
+        "groups": [
+            {
+                "count": 1,
+                "role": "both",
+                "deployment": deployment.to_json(),
+                "stages": 1,
+                "gpus": 1,
+                "kv_blocks": memory.blocks,
+                "peak_flops": _peak_flops(engine.runner.device, deployment.dtype),
+                "max_num_seqs": choice.settings.max_num_seqs,
+                "cost_model": None,
+            }
+        ],
         "block_size": memory.block_size,
-        "max_num_seqs": choice.settings.max_num_seqs,
-        "peak_flops": _peak_flops(engine.runner.device, deployment.dtype),
+        "router": None,
+        "link": None,
+        "failures": [],
         "versions": {
             "charioteer": hardware.package_version("charioteer"),
             **hardware.versions(),

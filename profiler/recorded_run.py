@@ -71,7 +71,7 @@ def read_recorded(path: str | PathLike[str]) -> RecordedRun:
             raise InputError(f"holds no {name}", where=folder, expected=wish)
     run = read_run(folder)
     _check_single(run.meta, folder)
-    deployment = from_mapping(Deployment, run.meta.deployment, where=f"{folder / META}, deployment")
+    deployment = from_mapping(Deployment, run.meta.groups[0].deployment, where=f"{folder / META}, deployment")
     load_device(deployment.device)
     batches = _followed(run, deployment, folder)
     same = _same(run, batches)

@@ -158,8 +158,7 @@ def queue_panel(runs: Runs) -> Panel:
     bins = TimeBins.of_runs(runs)
     for label, run in runs.items():
         edges_s = bins.edges_s + run.start_s
-        blocks = run.meta.kv_blocks * run.meta.replicas
-        series = (queue_length(run).means(edges_s), 100 * blocks_in_use(run).means(edges_s) / blocks)
+        series = (queue_length(run).means(edges_s), 100 * blocks_in_use(run).means(edges_s) / run.meta.kv_blocks)
         for row, values in enumerate(series, 1):
             figure.add_scatter(
                 x=compact(bins.centres_s),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.scoreboard import three_digits
-from traces.run_record import RunMeta, RunRecord
+from traces.run_record import ReplicaGroup, RunMeta, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,11 @@ class Provenance:
 
 def provenance(meta: RunMeta) -> Provenance:
     """Say where the times of a run come from."""
-    model = meta.cost_model
+    each = dict.fromkeys(_source(group.cost_model) for group in meta.groups)
+    return Provenance(text=" ".join(one.text for one in each), caution=any(one.caution for one in each))
+
+
+def _source(model: Mapping[str, Any] | None) -> Provenance:
     if model is None:
         return Provenance(text="Measured: the requests ran on a real engine.", caution=False)
     device, source = str(model.get("device", "?")), str(model.get("from", "?"))
@@ -37,7 +41,11 @@ def provenance(meta: RunMeta) -> Provenance:
 
 def band_note(meta: RunMeta) -> str:
     """Say how sure the iteration times of a run are, "" where that is not known."""
-    band = (meta.cost_model or {}).get("interval")
+    return _of_groups(meta, _band)
+
+
+def _band(group: ReplicaGroup) -> str:
+    band = (group.cost_model or {}).get("interval")
     if not isinstance(band, Mapping) or not {"low", "high", "coverage"} <= band.keys():
         return ""
     low, high = (f"{100 * (band[side] - 1):+.1f} %" for side in ("low", "high"))
@@ -46,12 +54,30 @@ def band_note(meta: RunMeta) -> str:
 
 def range_note(meta: RunMeta) -> str:
     """Say how much of a run rests on batches outside of what was measured and where they leave it, "" if none does."""
-    known = (meta.cost_model or {}).get("profiled_range")
+    return _of_groups(meta, _outside)
+
+
+def _outside(group: ReplicaGroup) -> str:
+    known = (group.cost_model or {}).get("profiled_range")
     if not isinstance(known, Mapping) or not known.get("iterations_share"):
         return ""
     left = "; ".join(str(limit["said"]) for limit in known.get("limits", ()) if limit.get("said") is not None)
     iterations, time = (f"{100 * known.get(f'{name}_share', 0):.3g} %" for name in ("iterations", "time"))
     return f"{iterations} of iterations, {time} of their time, outside the profiled range: {left}."
+
+
+def _of_groups(meta: RunMeta, make: Callable[[ReplicaGroup], str], between: str = " ") -> str:
+    """Return what there is to say of the groups of replicas: once, or where they differ of each."""
+    texts = [make(group) for group in meta.groups]
+    if len(set(texts)) == 1:
+        return texts[0]
+    return between.join(f"{_name(group)}: {text}" for group, text in zip(meta.groups, texts, strict=True) if text)
+
+
+def _name(group: ReplicaGroup) -> str:
+    """Return what a group is called beside others: 4 prefill h100."""
+    role = "" if group.role == "both" else f"{group.role} "
+    return f"{group.count:,} {role}{group.deployment.get('device', '?')}"
 
 
 def _borrowed(model: Mapping[str, Any]) -> str:
@@ -66,11 +92,13 @@ def facts(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
     """Return what was run as (name, text), where the runs differ one text for each."""
     makers: dict[str, Callable[[RunMeta], str]] = {
         "Workload": _workload,
-        "Model": lambda meta: str(meta.deployment.get("model", "?")),
+        "Model": _model,
         "Device": _device,
         "Parallelism": _parallelism,
+        "Cluster": _cluster,
+        "Failures": _failures,
         "KV cache": _kv_cache,
-        "Longest request": lambda meta: _tokens(meta.deployment.get("max_model_len")),
+        "Longest request": lambda meta: _of_groups(meta, _longest, "; "),
         "Peak": _peak,
         "Seed": lambda meta: "none" if meta.seed is None else str(meta.seed),
         "Made with": lambda meta: ", ".join(f"{name} {version}" for name, version in meta.versions.items()),
@@ -89,8 +117,9 @@ def policy_settings(runs: Mapping[str, RunRecord]) -> list[tuple[str, str]]:
 def headline(run: RunRecord) -> str:
     """Say in two lines what was run, on what, and where the times come from."""
     meta = run.meta
-    where = f"{meta.deployment.get('model', '?')} on {_device(meta)}, {_parallelism(meta)}"
-    return f"{_workload(meta)} · {where} · {_kv_cache(meta)}\n{provenance(meta).text}"
+    where = f"{_model(meta)} on {_device(meta)}, {_parallelism(meta)}"
+    parts = [_workload(meta), where, _cluster(meta), _kv_cache(meta)]
+    return f"{' · '.join(part for part in parts if part)}\n{provenance(meta).text}"
 
 
 def sureness(runs: Mapping[str, RunRecord]) -> list[tuple[str, bool]]:
@@ -118,25 +147,62 @@ def _workload(meta: RunMeta) -> str:
     return ", ".join(parts)
 
 
+def _model(meta: RunMeta) -> str:
+    return _of_groups(meta, lambda group: str(group.deployment.get("model", "?")), "; ")
+
+
 def _device(meta: RunMeta) -> str:
-    return f"{meta.gpus} x {meta.deployment.get('device', '?')}"
+    gpus: dict[str, int] = {}
+    for group in meta.groups:
+        device = str(group.deployment.get("device", "?"))
+        gpus[device] = gpus.get(device, 0) + group.count * group.gpus
+    return " + ".join(f"{count:,} x {device}" for device, count in gpus.items())
 
 
 def _parallelism(meta: RunMeta) -> str:
-    tensor = meta.deployment.get("tensor_parallel_size", 1)
-    replicas = f", {meta.replicas} replicas" if meta.replicas > 1 else ""
-    return f"TP {tensor}, PP {meta.stages}{replicas}"
+    return _of_groups(meta, _ways, "; ")
+
+
+def _ways(group: ReplicaGroup) -> str:
+    return f"TP {group.deployment.get('tensor_parallel_size', 1)}, PP {group.stages}"
+
+
+def _cluster(meta: RunMeta) -> str:
+    """Say how many replicas there are, of which roles, behind which router; "" for a single one."""
+    if meta.replicas == 1:
+        return ""
+    roles: dict[str, int] = {}
+    for group in meta.groups:
+        roles[group.role] = roles.get(group.role, 0) + group.count
+    counts = [f"{count:,} {'' if role == 'both' else role + ' '}replicas" for role, count in roles.items()]
+    router = f", {meta.router.get('name', '?')}" if meta.router else ""
+    return " + ".join(counts) + router
+
+
+def _failures(meta: RunMeta) -> str:
+    if not meta.failures:
+        return ""
+    down = len({failure.replica for failure in meta.failures})
+    return f"{len(meta.failures):,} of {down:,} replicas"
 
 
 def _kv_cache(meta: RunMeta) -> str:
-    tokens = meta.kv_blocks * meta.block_size
     each = " a replica" if meta.replicas > 1 else ""
-    return f"{meta.kv_blocks:,} KV blocks of {meta.block_size} ({tokens:,} tokens){each}"
+    return _of_groups(meta, lambda group: _blocks(group.kv_blocks, meta.block_size) + each, "; ")
 
 
-def _tokens(count: Any) -> str:
+def _blocks(blocks: int, block_size: int) -> str:
+    return f"{blocks:,} KV blocks of {block_size} ({blocks * block_size:,} tokens)"
+
+
+def _longest(group: ReplicaGroup) -> str:
+    count = group.deployment.get("max_model_len")
     return f"{count:,} tokens" if isinstance(count, int) else ""
 
 
 def _peak(meta: RunMeta) -> str:
-    return "" if meta.peak_flops is None else f"{three_digits(meta.peak_flops / 1e12)} TFLOP/s a replica"
+    return _of_groups(meta, _peak_of, "; ")
+
+
+def _peak_of(group: ReplicaGroup) -> str:
+    return "" if group.peak_flops is None else f"{three_digits(group.peak_flops / 1e12)} TFLOP/s a replica"

@@ -125,16 +125,24 @@ def _meta(scenario: Scenario, choice: PolicyChoice, record: _Recorder) -> dict[s
     return {
         "source": "simulator",
         "policy": {"name": choice.name, **asdict(choice.settings)},
-        "deployment": deployment.to_json(),
         "workload": describe_workload(scenario.workload),
-        "cost_model": {**scenario.cost_model.describe(), **record.as_dict()},
         "seed": scenario.seed,
-        "replicas": 1,
-        "stages": deployment.pipeline_parallel_size,
-        "gpus": deployment.gpus,
-        "kv_blocks": memory.blocks,
+        "groups": [
+            {
+                "count": 1,
+                "role": "both",
+                "deployment": deployment.to_json(),
+                "stages": deployment.pipeline_parallel_size,
+                "gpus": deployment.gpus,
+                "kv_blocks": memory.blocks,
+                "peak_flops": deployment.peak_flops,
+                "max_num_seqs": choice.settings.max_num_seqs,
+                "cost_model": {**scenario.cost_model.describe(), **record.as_dict()},
+            }
+        ],
         "block_size": memory.block_size,
-        "max_num_seqs": choice.settings.max_num_seqs,
-        "peak_flops": deployment.peak_flops,
+        "router": None,
+        "link": None,
+        "failures": [],
         "versions": {"charioteer": version("charioteer"), "simpy": version("simpy")},
     }

@@ -78,8 +78,13 @@ def _shrunk(runs: Runs, start_s: float, end_s: float, replica: int, margin_s: fl
     return max(0.0, start_s - margin_s), end_s + margin_s
 
 
+def _replica(run: RunRecord, replica: int) -> int:
+    """The replica to show of a run that may have fewer than the one with the stall."""
+    return min(replica, run.meta.replicas - 1)
+
+
 def _rows(run: RunRecord, replica: int, start_s: float, end_s: float) -> npt.NDArray[np.intp]:
-    rows = run.rows_of(min(replica, run.meta.replicas - 1))
+    rows = run.rows_of(_replica(run, replica))
     columns = run.iterations
     inside = (columns.end_s[rows] - run.start_s > start_s) & (columns.start_s[rows] - run.start_s < end_s)
     return rows[inside]
@@ -93,7 +98,7 @@ def timeline_panel(runs: Runs) -> Panel:
     figure = Figure()
     for kind, name in enumerate(KINDS):
         _add_bars(figure, runs, window, kind, name)
-    rows = [row for label, run in runs.items() for row in _row_names(label, run)]
+    rows = [row for label, run in runs.items() for row in _row_names(label, run, window.replica)]
     figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], range=[-0.6, len(rows) - 0.4])
     figure.update_xaxes(title="time since the first arrival (s)", range=[window.start_s, window.end_s])
     style(figure, height=150 + 56 * len(rows), barmode="overlay", bargap=0.42)
@@ -101,8 +106,8 @@ def timeline_panel(runs: Runs) -> Panel:
     return Panel(name="timeline", title="Iterations, one by one", caption=_caption(window, runs), figure=figure)
 
 
-def _row_names(label: str, run: RunRecord) -> list[str]:
-    stages = run.meta.stages
+def _row_names(label: str, run: RunRecord, replica: int) -> list[str]:
+    stages = run.meta.group_of(_replica(run, replica)).stages
     return [shown(label) + (f" · stage {stage}" if stages > 1 else "") for stage in range(stages)]
 
 
@@ -113,7 +118,7 @@ def _add_bars(figure: Figure, runs: Runs, window: Window, kind: int, name: str) 
         rows = _rows(run, window.replica, window.start_s, window.end_s)
         rows = rows[iteration_kinds(run.iterations)[rows] == kind]
         held = np.stack([run.iterations.prefill_tokens[rows], run.iterations.decodes[rows]], axis=1)
-        for stage, row_name in enumerate(_row_names(label, run)):
+        for stage, row_name in enumerate(_row_names(label, run, window.replica)):
             names += [row_name] * len(rows)
             starts.append(run.iterations.stage_start_s[rows, stage] - run.start_s)
             times.append(run.iterations.stage_time_s[rows, stage])

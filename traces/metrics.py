@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from traces.downtime import FailureCost, failure_cost
 from traces.goodput import GoodputRule
-from traces.percentiles import Distribution
+from traces.percentiles import EMPTY, Distribution
 from traces.run_columns import RequestColumns, RunRecord
 from traces.stalls import Stalls, find_stalls, summarise_stalls
 from traces.step_function import StepFunction, blocks_in_use, queue_length
@@ -69,15 +70,23 @@ class Metrics:
     goodput
         None where no targets were given.
     preemptions, preempted_requests
-        How often a request lost its KV, and how many requests did.
+        How often a request lost its KV for lack of blocks, and how many requests did.
+    restarts, restarted_requests
+        How often the replica under a request failed, and how many requests that happened to.
+    failures
+        What the failures of replicas cost.
     cached_share
         Prompt tokens found in the prefix cache, over all prompt tokens of scheduled requests.
+    transfer_s
+        Time that the KV of a request took from a prefill to a decode replica, of the requests that moved.
     kv_use
         Blocks in use over all blocks, over time.
     queue_length
         Requests that wait, on all replicas together, over time.
     bubbles
         One entry a stage and replica.
+    bubble_s
+        Bubbles of the micro-batches of a request, summed, of the finished requests; of none with one stage.
     """
 
     requests: int
@@ -93,12 +102,17 @@ class Metrics:
     goodput: Goodput | None
     preemptions: int
     preempted_requests: int
+    restarts: int
+    restarted_requests: int
+    failures: FailureCost
     cached_share: float
+    transfer_s: Distribution
     kv_use: Distribution
     queue_length: Distribution
     batch: BatchComposition
     mfu: ModelFlopsUtilisation
     bubbles: tuple[StageBubbles, ...]
+    bubble_s: Distribution
     stalls: Stalls
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,8 +155,8 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
     """
     requests, latencies = run.requests, Latencies.of(run.requests)
     makespan_s = run.end_s - run.start_s
-    finished = int((~np.isnan(requests.finished_s)).sum())
-    blocks = run.meta.kv_blocks * run.meta.replicas
+    done = ~np.isnan(requests.finished_s)
+    finished = int(done.sum())
     return Metrics(
         requests=len(requests),
         finished=finished,
@@ -157,12 +171,17 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
         goodput=None if goodput is None else _goodput(goodput, latencies, makespan_s),
         preemptions=int(run.requests.preemptions.sum()),
         preempted_requests=int((requests.preemptions > 0).sum()),
+        restarts=int(requests.restarts.sum()),
+        restarted_requests=int((requests.restarts > 0).sum()),
+        failures=failure_cost(run),
         cached_share=_cached_share(requests),
-        kv_use=_per_block(blocks_in_use(run), blocks).distribution(),
+        transfer_s=Distribution.of(requests.transfer_s[requests.transfer_s > 0]),
+        kv_use=_per_block(blocks_in_use(run), run.meta.kv_blocks).distribution(),
         queue_length=queue_length(run).distribution(),
         batch=batch_composition(run, makespan_s),
         mfu=model_flops_utilisation(run, makespan_s),
         bubbles=stage_bubbles(run),
+        bubble_s=Distribution.of(requests.bubble_s[done]) if run.meta.stages > 1 else EMPTY,
         stalls=summarise_stalls(find_stalls(run, stall_threshold_s)),
     )
 

@@ -104,7 +104,7 @@ def _names(run: RunRecord, replica: int) -> Iterator[Event]:
     pid = replica + 1
     yield _metadata("process_name", pid, 0, name=f"replica {replica} ({policy})")
     yield _metadata("process_sort_index", pid, 0, sort_index=replica)
-    for stage in range(run.meta.stages):
+    for stage in range(run.meta.group_of(replica).stages):
         yield _metadata("thread_name", pid, stage + 1, name=f"stage {stage}")
         yield _metadata("thread_sort_index", pid, stage + 1, sort_index=stage)
 
@@ -117,7 +117,7 @@ def _slices(run: RunRecord, replica: int, window: tuple[float, float]) -> Iterat
     columns = run.iterations
     rows = _inside(run, replica, window)
     kinds = iteration_kinds(columns)
-    for stage in range(run.meta.stages):
+    for stage in range(run.meta.group_of(replica).stages):
         starts = columns.stage_start_s[rows, stage]
         begin = _ns(starts)
         end = _ns(starts + columns.stage_time_s[rows, stage])
@@ -140,10 +140,10 @@ def _arguments(run: RunRecord, row: int) -> dict[str, int]:
 
 
 def _counters(run: RunRecord, replica: int, window: tuple[float, float]) -> Iterator[Event]:
-    columns = run.iterations
+    columns, blocks = run.iterations, run.meta.group_of(replica).kv_blocks
     for row in _inside(run, replica, window).tolist():
         ts = int(_ns(columns.start_s[row])) / 1e3
-        used = round(int(columns.blocks_used[row]) / run.meta.kv_blocks, 6)
+        used = round(int(columns.blocks_used[row]) / blocks, 6)
         values = {"waiting": int(columns.waiting[row]), "running": int(columns.running[row]), "KV use": used}
         for name, value in values.items():
             yield {"ph": "C", "name": name, "pid": replica + 1, "tid": 0, "ts": ts, "args": {"value": value}}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from traces.errors import InputError
 from traces.run_columns import IterationColumns, RequestColumns, RunMeta
 from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, type_name
+from traces.workload import IntColumn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,8 @@ def request_columns(table: pa.Table, meta: RunMeta, where: PathLike[str]) -> Req
     check = _Check(where)
     check.all(np.isfinite(made.arrival_s), "arrival_s", "a finite time")
     check.ascending(made.arrival_s, "arrival_s")
-    check.replica(made.replica, meta)
+    for name in ("replica", "decode_replica"):
+        check.replica(getattr(made, name), name, meta)
     before = made.arrival_s
     for name in ("scheduled_s", "first_token_s", "finished_s"):
         times = getattr(made, name)
@@ -33,8 +35,10 @@ def request_columns(table: pa.Table, meta: RunMeta, where: PathLike[str]) -> Req
         before = times
     for name in ("prompt_tokens", "output_tokens"):
         check.all(getattr(made, name) >= 1, name, "an integer >= 1")
-    for name in ("generated_tokens", "cached_tokens", "preemptions"):
+    for name in ("generated_tokens", "cached_tokens", "preemptions", "restarts"):
         check.all(getattr(made, name) >= 0, name, "an integer >= 0")
+    for name in ("transfer_s", "bubble_s"):
+        check.all(np.isfinite(getattr(made, name)) & (getattr(made, name) >= 0), name, "seconds >= 0")
     return made
 
 
@@ -44,10 +48,13 @@ def iteration_columns(table: pa.Table, meta: RunMeta, where: PathLike[str]) -> I
     lists = {name for name, kind in ITERATION_TYPES.items() if kind.startswith("list")}
     columns = {name: table[name].to_numpy() for name in ITERATION_TYPES if name not in lists}
     check = _Check(where)
-    for name in ("stage_start_s", "stage_time_s"):
+    check.replica(columns["replica"], "replica", meta)
+    stages = meta.of_each("stages").astype(np.int64)[columns["replica"]]
+    for name, missing in (("stage_start_s", np.nan), ("stage_time_s", 0.0)):
         offsets, values = _ragged(table, name)
-        check.all(np.diff(offsets) == meta.stages, name, f"{meta.stages} values")
-        columns[name] = values.reshape(-1, meta.stages)
+        check.all(np.diff(offsets) == stages, name, "a value for each stage of the replica")
+        check.all(np.isfinite(values), name, "finite numbers", rows=np.repeat(np.arange(len(stages)), stages))
+        columns[name] = _padded(values, stages, meta.stages, missing)
     columns["gap_offsets"], columns["gap_s"] = _ragged(table, "gap_s")
     offsets, columns["gap_count"] = _ragged(table, "gap_count")
     check.all(np.diff(offsets) == np.diff(columns["gap_offsets"]), "gap_count", "as many values as gap_s")
@@ -56,15 +63,21 @@ def iteration_columns(table: pa.Table, meta: RunMeta, where: PathLike[str]) -> I
     return made
 
 
+def _padded(values: npt.NDArray[np.float64], counts: IntColumn, width: int, missing: float) -> npt.NDArray[np.float64]:
+    """Return rows of ``counts`` values each as float64 [rows, width]."""
+    if len(values) == len(counts) * width:
+        return values.reshape(-1, width)
+    padded = np.full((len(counts), width), missing)
+    padded[np.arange(width) < counts[:, np.newaxis]] = values
+    return padded
+
+
 def _check_iterations(made: IterationColumns, meta: RunMeta, check: _Check) -> None:
-    check.replica(made.replica, meta)
     for name in ("start_s", "flops"):
         check.all(np.isfinite(getattr(made, name)), name, "a finite number")
     check.all(np.isfinite(made.end_s) & (made.end_s >= made.start_s), "end_s", "a time >= start_s")
     for replica in range(meta.replicas):
         check.ascending(made.end_s[made.replica == replica], f"end_s of replica {replica}")
-    for name in ("stage_start_s", "stage_time_s"):
-        check.all(np.isfinite(getattr(made, name)).all(axis=1), name, "finite numbers")
     check.all((made.stage_time_s >= 0).all(axis=1), "stage_time_s", "seconds >= 0")
     whole = [name for name, kind in ITERATION_TYPES.items() if kind in ("int32", "int64")]
     for name in whole:
@@ -109,6 +122,6 @@ class _Check:
             row = int(np.flatnonzero(np.diff(times) < 0)[0]) + 1
             raise InputError(f"{name} goes back at row {row}", where=self._where, expected="ascending times")
 
-    def replica(self, replicas: Any, meta: RunMeta) -> None:
+    def replica(self, replicas: Any, name: str, meta: RunMeta) -> None:
         expected = f"a replica from 0 to {meta.replicas - 1}"
-        self.all((replicas >= 0) & (replicas < meta.replicas), "replica", expected)
+        self.all((replicas >= 0) & (replicas < meta.replicas), name, expected)

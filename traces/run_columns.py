@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from traces.run_meta import ReplicaFailure, ReplicaGroup, RunMeta
 from traces.workload import FloatColumn, IntColumn
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)
-"""Version 1 marks no iteration as outside of a profile."""
-SOURCES = ("simulator", "engine")
+__all__ = [
+    "IterationColumns",
+    "ReplicaFailure",
+    "ReplicaGroup",
+    "RequestColumns",
+    "RunMeta",
+    "RunRecord",
+    "SmallColumn",
+]
+
 SmallColumn = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunMeta:
-    """The content of ``run.json``: what was run, on what.
-
-    Attributes
-    ----------
-    schema_version
-        Version of this layout.
-    source
-        "simulator" or "engine".
-    policy
-        ``{"name": ..., **settings}``.
-    deployment, workload
-        Descriptions; ``workload`` has at least ``name``.
-    cost_model
-        Where simulated times come from (``device``, ``from``, ``transferred``); None for measured ones.
-    seed
-        Seed of all random draws; None where there were none.
-    replicas, stages, gpus
-        Copies of the model, pipeline stages of each, GPUs altogether.
-    kv_blocks, block_size
-        KV blocks of each replica, tokens of a block.
-    peak_flops
-        Peak FLOP/s of one replica (per GPU x its GPUs); None where unknown.
-    max_num_seqs
-        Most sequences resident on a replica at once.
-    versions
-        Of what produced the record.
-    """
-
-    schema_version: int
-    source: str
-    policy: dict[str, Any]
-    deployment: dict[str, Any]
-    workload: dict[str, Any]
-    cost_model: dict[str, Any] | None
-    seed: int | None
-    replicas: int
-    stages: int
-    gpus: int
-    kv_blocks: int
-    block_size: int
-    peak_flops: float | None
-    max_num_seqs: int
-    versions: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if self.schema_version not in READABLE:
-            expected = " or ".join(map(str, READABLE))
-            raise ValueError(f"schema version {self.schema_version}; expected {expected}")
-        if self.source not in SOURCES:
-            raise ValueError(f"source is {self.source!r}; expected one of {', '.join(SOURCES)}")
-        for name in ("replicas", "stages", "gpus", "kv_blocks", "block_size", "max_num_seqs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected an integer >= 1")
-        if self.peak_flops is not None and not 0 < self.peak_flops < float("inf"):
-            raise ValueError(f"peak_flops is {self.peak_flops}; expected a number > 0, or null")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the content of ``run.json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +30,11 @@ class RequestColumns:
     Times are float64 seconds, NaN for what never happened: ``scheduled_s`` is the start of the first
     iteration that held the request, ``first_token_s`` and ``finished_s`` when its first and last token came
     out. ``output_tokens`` were asked for, ``generated_tokens`` produced; ``cached_tokens`` of the prompt were
-    found in the prefix cache. ``preemptions`` counts how often the request lost its KV.
+    found in the prefix cache. ``preemptions`` counts how often the request lost its KV, ``restarts`` how often the
+    replica under it failed. ``replica`` is where it began, ``decode_replica`` where its last token came from: another
+    one where prefill and decodes are apart, or after a failure. ``transfer_s`` float64 is the time that its KV took
+    over the link (0 where it stayed), ``bubble_s`` float64 the pipeline bubbles of its micro-batches, summed
+    (SARATHI, section 5.3; 0 with one stage).
     """
 
     request_id: IntColumn
@@ -101,6 +48,10 @@ class RequestColumns:
     generated_tokens: IntColumn
     cached_tokens: IntColumn
     preemptions: SmallColumn
+    decode_replica: SmallColumn
+    transfer_s: FloatColumn
+    restarts: SmallColumn
+    bubble_s: FloatColumn
 
     def __len__(self) -> int:
         return len(self.request_id)
@@ -115,7 +66,8 @@ class IterationColumns:
     start_s, end_s
         When the first stage begins; when the last stage ends and the tokens are out.
     stage_start_s, stage_time_s
-        float64 [iterations, stages]: when each stage begins, and for how long it is busy.
+        float64 [iterations, stages]: when each stage begins, and for how long it is busy. There are as many columns
+        as the most stages of any replica; where one has fewer, NaN and 0.
     prefill_tokens, chunks, decodes, outputs
         What the batch held; ``outputs`` is the number of tokens sampled.
     decode_context_sum, decode_context_max, prefill_context_sum

@@ -94,6 +94,10 @@ class RunLog:
             "generated_tokens": np.zeros(size, np.int64),
             "cached_tokens": np.zeros(size, np.int64),
             "preemptions": np.zeros(size, np.int32),
+            "decode_replica": np.zeros(size, np.int32),
+            "transfer_s": np.zeros(size),
+            "restarts": np.zeros(size, np.int32),
+            "bubble_s": np.zeros(size),
         }
 
     def iterations(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,16 @@ import numpy.typing as npt
 from traces.errors import InputError
 from traces.files import read_json, whole_folder, write_json
 from traces.run_checks import iteration_columns, request_columns
-from traces.run_columns import SCHEMA_VERSION, IterationColumns, RequestColumns, RunMeta, RunRecord
-from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema, check_columns
+from traces.run_columns import IterationColumns, RequestColumns, RunRecord
+from traces.run_meta import SCHEMA_VERSION, ReplicaFailure, ReplicaGroup, RunMeta, read_meta
+from traces.run_schema import (
+    ITERATION_TYPES,
+    REQUEST_TYPES,
+    arrow_schema,
+    check_columns,
+    types_of,
+    with_all_columns,
+)
 from traces.run_tables import iteration_batch, iteration_batches, request_table
 from traces.settings import from_mapping
 
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "IterationColumns",
     "IterationRow",
+    "ReplicaFailure",
+    "ReplicaGroup",
     "RequestColumns",
     "RunMeta",
     "RunRecord",
@@ -40,8 +49,6 @@ __all__ = [
 ]
 
 ROW_GROUP = 65_536
-MARKED_SINCE = 2
-"""Schema version."""
 FILES = META, REQUESTS, ITERATIONS = "run.json", "requests.parquet", "iterations.parquet"
 
 
@@ -216,26 +223,15 @@ def read_run(path: str | PathLike[str]) -> RunRecord:
     folder = Path(path)
     if not (folder / META).is_file():
         raise InputError("no run record", where=folder, expected=f"a folder with {META}")
-    meta = from_mapping(RunMeta, read_json(folder / META), where=folder / META)
-    requests = _read_table(folder / REQUESTS, REQUEST_TYPES)
-    marked = meta.schema_version >= MARKED_SINCE
-    types = {name: kind for name, kind in ITERATION_TYPES.items() if marked or name != "outside"}
-    iterations = _read_table(folder / ITERATIONS, types)
-    if not marked:
-        iterations = _unmarked(iterations)
+    document = read_json(folder / META)
+    meta = read_meta(document, folder / META)
+    requests = _read_table(folder / REQUESTS, REQUEST_TYPES, document["schema_version"])
+    iterations = _read_table(folder / ITERATIONS, ITERATION_TYPES, document["schema_version"])
     return RunRecord(
-        meta=replace(meta, schema_version=SCHEMA_VERSION),
+        meta=meta,
         requests=request_columns(requests, meta, folder / REQUESTS),
         iterations=iteration_columns(iterations, meta, folder / ITERATIONS),
     )
-
-
-def _unmarked(iterations: pa.Table) -> pa.Table:
-    """Return the table of a record from before batches were marked, with none of them outside of its profile."""
-    import numpy as np
-    import pyarrow as pa
-
-    return iterations.append_column("outside", pa.array(np.zeros(len(iterations), np.int32)))
 
 
 def _parquet_writer(path: Path, types: dict[str, str]) -> Any:
@@ -245,14 +241,14 @@ def _parquet_writer(path: Path, types: dict[str, str]) -> Any:
     return parquet.ParquetWriter(path, arrow_schema(types), compression="zstd", use_dictionary=integers)
 
 
-def _read_table(path: Path, types: dict[str, str]) -> pa.Table:
+def _read_table(path: Path, types: dict[str, str], version: int) -> pa.Table:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            check_columns(file.schema_arrow, types, path)
-            return file.read()
+            check_columns(file.schema_arrow, types_of(version, types), path)
+            return with_all_columns(file.read(), types)
     except OSError as error:
         raise InputError("cannot read", where=path, expected="a parquet file") from error
     except pa.ArrowException as error:

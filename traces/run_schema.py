@@ -22,6 +22,10 @@ REQUEST_TYPES = {
     "generated_tokens": "int64",
     "cached_tokens": "int64",
     "preemptions": "int32",
+    "decode_replica": "int32",
+    "transfer_s": "float64",
+    "restarts": "int32",
+    "bubble_s": "float64",
 }
 ITERATION_TYPES = {
     "iteration": "int64",
@@ -46,6 +50,24 @@ ITERATION_TYPES = {
     "gap_s": "list<float64>",
     "gap_count": "list<int32>",
 }
+ADDED = {"outside": 2, "decode_replica": 3, "transfer_s": 3, "restarts": 3, "bubble_s": 3}
+"""Column -> the schema version since which it is there."""
+
+
+def types_of(version: int, types: dict[str, str]) -> dict[str, str]:
+    """Return those of ``types`` that a schema version has."""
+    return {name: kind for name, kind in types.items() if ADDED.get(name, 1) <= version}
+
+
+def with_all_columns(table: pa.Table, types: dict[str, str]) -> pa.Table:
+    """Return a table of an older version with all of ``types``: a request stayed on its replica, the rest is 0."""
+    import numpy as np
+    import pyarrow as pa
+
+    for name in types.keys() - set(table.column_names):
+        zeros = pa.array(np.zeros(len(table)), arrow_type(types[name]))
+        table = table.append_column(name, table["replica"] if name == "decode_replica" else zeros)
+    return table
 
 
 def arrow_schema(types: dict[str, str]) -> pa.Schema:

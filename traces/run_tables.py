@@ -67,8 +67,8 @@ def _slice(made: IterationColumns, name: str, kind: str, rows: slice, gaps: slic
         return _array(kind, values[rows])
     if name.startswith("gap"):
         return _list_array(kind, counts, values[gaps])
-    stages = values.shape[1]
-    return _list_array(kind, [stages] * (rows.stop - rows.start), values[rows].ravel())
+    there = ~np.isnan(made.stage_start_s[rows])
+    return _list_array(kind, there.sum(axis=1), values[rows][there])
 
 
 def _array(kind: str, column: Any) -> Any:

@@ -17,8 +17,8 @@ T = TypeVar("T")
 def from_mapping(kind: type[T], document: Mapping[str, Any], *, where: str | PathLike[str]) -> T:
     """Build the dataclass ``kind`` from the keys of ``document``.
 
-    Fields may be ``bool``, ``int``, ``float`` (an integer is taken too), ``str``, ``dict``, tuples of those,
-    and any of them or ``None``.
+    Fields may be ``bool``, ``int``, ``float`` (an integer is taken too), ``str``, ``dict``, dataclasses of such
+    fields, tuples of those, and any of them or ``None``.
 
     Raises
     ------
@@ -47,21 +47,23 @@ def from_mapping(kind: type[T], document: Mapping[str, Any], *, where: str | Pat
 def _value(value: Any, hint: Any, key: str, where: str | PathLike[str]) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
-        matches, taken = _match(value, option)
+        matches, taken = _match(value, option, f"{where}, {key}")
         if matches:
             return taken
     wish = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise InputError(f"key {key!r} is {value!r}", where=where, expected=wish.replace("NoneType", "null"))
 
 
-def _match(value: Any, hint: Any) -> tuple[bool, Any]:
+def _match(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
     origin = typing.get_origin(hint)
     if origin is tuple and isinstance(value, list | tuple):
         inner = typing.get_args(hint)[0]
-        pairs = [_match(item, inner) for item in value]
+        pairs = [_match(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
         return all(matches for matches, _ in pairs), tuple(taken for _, taken in pairs)
     if origin is dict:
         return isinstance(value, dict), value
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return True, from_mapping(hint, value, where=where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     if hint in (int, float) and isinstance(value, bool):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 
+from traces.downtime import Outage, downtime_s, outages
 from traces.percentiles import EMPTY, Distribution
 from traces.run_columns import IterationColumns, RunRecord
 from traces.workload import FloatColumn, IntColumn
@@ -19,8 +21,8 @@ PREFILL, MIXED, DECODE = range(3)
 class BatchComposition:
     """What the iterations held, and the shares of stage time that each kind of batch took.
 
-    ``tokens``, ``prefill_tokens`` and ``decodes`` are distributions over iterations. The shares and
-    ``idle_share`` add up to 1: busy time of all stages over the makespan, and the rest.
+    ``tokens``, ``prefill_tokens`` and ``decodes`` are distributions over iterations. The shares add up to 1: busy time
+    of all stages over the makespan, time in which their replica was down, and the rest, ``idle_share``.
     """
 
     iterations: int
@@ -31,14 +33,15 @@ class BatchComposition:
     mixed_share: float
     decode_share: float
     idle_share: float
+    down_share: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlopsUtilisation:
     """Model FLOPs over the peak FLOPs of the hardware; NaN where the peak is unknown.
 
-    ``wall`` counts all stages for the whole makespan, ``busy`` only while they are busy, ``iteration`` is the
-    distribution of the latter over iterations.
+    ``wall`` counts all stages for the whole makespan but for the time that their replica was down, ``busy`` only
+    while they are busy, ``iteration`` is the distribution of the latter over iterations.
     """
 
     wall: float
@@ -50,8 +53,9 @@ class ModelFlopsUtilisation:
 class StageBubbles:
     """The idle time of one pipeline stage between its first and its last work.
 
-    ``in_flight_s`` is the part of ``idle_s`` in which a batch was in flight on the replica's other stages or
-    between them; the rest had nothing to run. ``idle_share`` is ``idle_s`` over busy + idle.
+    Time in which the replica was down is not idle. ``in_flight_s`` is the part of ``idle_s`` in which a batch was in
+    flight on the replica's other stages or between them; the rest had nothing to run. ``idle_share`` is ``idle_s``
+    over busy + idle.
     """
 
     replica: int
@@ -72,8 +76,9 @@ def batch_composition(run: RunRecord, makespan_s: float) -> BatchComposition:
     """Return what the iterations of a run held."""
     rows = run.iterations
     busy = np.bincount(iteration_kinds(rows), weights=rows.busy_s, minlength=len(KINDS))
-    whole_s = makespan_s * run.meta.stages * run.meta.replicas
-    shares = busy / whole_s if whole_s > 0 else np.zeros(len(KINDS))
+    stages = run.meta.of_each("stages")
+    whole_s, down_s = makespan_s * float(stages.sum()), float((stages * downtime_s(run)).sum())
+    shares = np.append(busy, down_s) / whole_s if whole_s > 0 else np.zeros(len(KINDS) + 1)
     return BatchComposition(
         iterations=len(rows),
         tokens=Distribution.of(rows.prefill_tokens.astype(np.int64) + rows.decodes),
@@ -83,17 +88,18 @@ def batch_composition(run: RunRecord, makespan_s: float) -> BatchComposition:
         mixed_share=float(shares[MIXED]),
         decode_share=float(shares[DECODE]),
         idle_share=max(0.0, 1.0 - float(shares.sum())),
+        down_share=float(shares[-1]),
     )
 
 
 def model_flops_utilisation(run: RunRecord, makespan_s: float) -> ModelFlopsUtilisation:
-    """Return the MFU of a run; each stage has its part of the replica's peak."""
-    peak, rows = run.meta.peak_flops, run.iterations
-    if peak is None or not len(rows):
+    """Return the MFU of a run; each stage has its part of its replica's peak."""
+    peaks, rows = run.meta.of_each("peak_flops"), run.iterations
+    if np.isnan(peaks).any() or not len(rows):
         return ModelFlopsUtilisation(wall=nan, busy=nan, iteration=EMPTY)
-    capacity = rows.busy_s * (peak / run.meta.stages)
+    capacity = rows.busy_s * (peaks / run.meta.of_each("stages"))[rows.replica]
     timed = capacity > 0
-    wall = makespan_s * peak * run.meta.replicas
+    wall = float(((makespan_s - downtime_s(run)) * peaks).sum())
     return ModelFlopsUtilisation(
         wall=float(rows.flops.sum() / wall) if wall > 0 else nan,
         busy=float(rows.flops.sum() / capacity.sum()) if timed.any() else nan,
@@ -103,21 +109,22 @@ def model_flops_utilisation(run: RunRecord, makespan_s: float) -> ModelFlopsUtil
 
 def stage_bubbles(run: RunRecord) -> tuple[StageBubbles, ...]:
     """Return the bubbles of every stage of every replica that ran anything."""
-    replicas = range(run.meta.replicas)
+    down = list(outages(run))
     return tuple(
-        _bubbles(run, replica, stage)
-        for replica in replicas
+        _bubbles(run, replica, stage, [outage for outage in down if outage.replica == replica])
+        for replica in range(run.meta.replicas)
         if len(run.rows_of(replica))
-        for stage in range(run.meta.stages)
+        for stage in range(run.meta.group_of(replica).stages)
     )
 
 
-def _bubbles(run: RunRecord, replica: int, stage: int) -> StageBubbles:
+def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage]) -> StageBubbles:
     rows = run.rows_of(replica)
     starts, times = run.iterations.stage_start_s[rows, stage], run.iterations.stage_time_s[rows, stage]
     begin_s, end_s = float(starts.min()), float((starts + times).max())
     busy_s = float(times.sum())
-    idle_s = max(0.0, end_s - begin_s - busy_s)
+    down_s = sum(max(0.0, min(outage.end_s, end_s) - max(outage.start_s, begin_s)) for outage in down)
+    idle_s = max(0.0, end_s - begin_s - busy_s - down_s)
     nothing_s = _nothing_in_flight(
         run.iterations.start_s[rows], run.iterations.end_s[rows], begin_s=begin_s, end_s=end_s
     )
@@ -127,7 +134,7 @@ def _bubbles(run: RunRecord, replica: int, stage: int) -> StageBubbles:
         busy_s=busy_s,
         idle_s=idle_s,
         idle_share=idle_s / (busy_s + idle_s) if busy_s + idle_s > 0 else 0.0,
-        in_flight_s=max(0.0, idle_s - nothing_s),
+        in_flight_s=max(0.0, idle_s - (nothing_s - down_s)),
     )
 
 

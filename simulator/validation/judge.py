@@ -217,7 +217,7 @@ class Judge:
     ) -> dict[str, Any]:
         first = trials[0].measured.meta
         return {
-            "deployment": first.deployment,
+            "deployment": first.groups[0].deployment,
             "versions": first.versions,
             "simulated_with": trials[0].simulated.meta.versions,
             "kv_blocks": first.kv_blocks,

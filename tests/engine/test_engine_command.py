@@ -144,7 +144,7 @@ def test_replay_prints_metrics_and_writes_a_record(
     run = read_run(tmp_path / "run")
     assert run.requests.generated_tokens.tolist() == [3, 4, 5, 6, 7]
     assert run.requests.arrival_s == pytest.approx([0.0, 0.01, 0.02, 0.03, 0.04])
-    assert run.meta.deployment["max_model_len"] == 256
+    assert run.meta.groups[0].deployment["max_model_len"] == 256
     status, out = engine("replay", tmp_path / "trace.csv", *options, "--goodput", "ttft:100000")
     assert "End-to-end" in out
     assert "Goodput           100.0% of requests" in out

@@ -220,9 +220,10 @@ def test_a_replay_leaves_a_run_record(make_engine: Callable[..., Engine], tiny_f
     assert (iterations.start_s[1:] >= iterations.end_s[:-1])[busy].all()
     assert (iterations.flops > 0).all()
     assert iterations.blocks_used.max() <= BLOCKS
-    assert (run.meta.source, run.meta.cost_model, run.meta.seed, run.meta.kv_blocks) == ("engine", None, 4, BLOCKS)
+    (group,) = run.meta.groups
+    assert (run.meta.source, group.cost_model, run.meta.seed, group.kv_blocks) == ("engine", None, 4, BLOCKS)
     assert run.meta.policy["max_num_batched_tokens"] == 16
-    assert run.meta.deployment["max_model_len"] == 64
+    assert group.deployment["max_model_len"] == 64
     assert {"torch", "transformers", "device", "attention"} <= run.meta.versions.keys()
     assert measure(run).finished == len(workload)
 

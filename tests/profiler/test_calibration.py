@@ -182,13 +182,18 @@ def test_runs_that_cannot_calibrate_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"requests: holds no run.json; expected a run record .* is not enough"):
         read_recorded(tmp_path / "requests")
     header = read_json(run / "run.json")
+    (group,) = header["groups"]
+
+    def changed(keys: dict[str, Any]) -> dict[str, Any]:
+        return {"groups": [group | keys]}
+
     for changes, message in (
         ({"policy": {"name": "orca"}}, r"iterations hold what orca with these settings makes of the requests"),
         ({"policy": {"name": "unheard-of"}}, "unknown policy 'unheard-of'"),
-        ({"deployment": header["deployment"] | {"device": "b999"}}, "unknown device 'b999'"),
-        ({"deployment": header["deployment"] | {"model": "gpt-9"}}, "unknown model 'gpt-9'"),
-        ({"deployment": {"model": "llama-3.1-8b"}}, "key 'device' is missing"),
-        ({"replicas": 2}, r"2 replicas; expected a run of one"),
+        (changed({"deployment": group["deployment"] | {"device": "b999"}}), "unknown device 'b999'"),
+        (changed({"deployment": group["deployment"] | {"model": "gpt-9"}}), "unknown model 'gpt-9'"),
+        (changed({"deployment": {"model": "llama-3.1-8b"}}), "key 'device' is missing"),
+        (changed({"count": 2}), r"2 replicas; expected a run of one"),
     ):
         write_json(run / "run.json", header | changes)
         with pytest.raises(InputError, match=message):

@@ -42,7 +42,7 @@ def scenario(random_workload: Callable[..., Workload], paper_scenario: Callable[
 def test_iterations_outside_are_marked_and_their_share_is_said(scenario: Scenario, tmp_path: Path) -> None:
     simulate(scenario, choose("vllm"), tmp_path / "run")
     run = read_run(tmp_path / "run")
-    known = (run.meta.cost_model or {})["profiled_range"]
+    known = (run.meta.groups[0].cost_model or {})["profiled_range"]
     beyond = run.iterations.decode_context_max > LONGEST
     assert 0 < beyond.sum() < len(beyond)
     np.testing.assert_array_equal(run.iterations.outside > 0, beyond)
@@ -67,7 +67,7 @@ def test_strict_refuses_the_first_and_writes_nothing(scenario: Scenario, tmp_pat
 
 def test_the_interval_of_a_run_is_that_of_its_iterations(scenario: Scenario, tmp_path: Path) -> None:
     simulate(scenario, choose("vllm"), tmp_path / "run")
-    band = (read_run(tmp_path / "run").meta.cost_model or {})["interval"]
+    band = (read_run(tmp_path / "run").meta.groups[0].cost_model or {})["interval"]
     assert band["low"] < 1 < band["high"]
     assert 64 <= band["iterations"] <= 128
 
@@ -85,12 +85,8 @@ def test_a_transfer_is_no_profile(tmp_path: Path) -> None:
 
 def test_chunks_after_others_were_not_measured_on_every_device(tmp_path: Path) -> None:
     compare(asked(tmp_path / "whole"), as_json=True)
-    assert (
-        json.loads((tmp_path / "whole" / "vllm" / "run.json").read_text())["cost_model"]["profiled_range"][
-            "iterations_share"
-        ]
-        == 0
-    )
+    (group,) = json.loads((tmp_path / "whole" / "vllm" / "run.json").read_text())["groups"]
+    assert group["cost_model"]["profiled_range"]["iterations_share"] == 0
     with pytest.raises(InputError, match="under sarathi-serve: prefill attention: past tokens of a chunk"):
         compare(asked(tmp_path / "chunks", policies="vllm,sarathi-serve"))
     compare(asked(tmp_path / "chunks", policies="sarathi-serve", strict=False), as_json=True)

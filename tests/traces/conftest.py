@@ -14,18 +14,24 @@ from traces.run_record import IterationRow, RunRecord, RunRecorder
 META = {
     "source": "simulator",
     "policy": {"name": "toy", "max_num_seqs": 8},
-    "deployment": {"model": "toy", "device": "toy"},
     "workload": {"name": "toy"},
-    "cost_model": None,
     "seed": 0,
-    "replicas": 1,
+    "block_size": 16,
+    "router": None,
+    "link": None,
+    "failures": [],
+    "versions": {"charioteer": "0"},
+}
+GROUP = {
+    "count": 1,
+    "role": "both",
+    "deployment": {"model": "toy", "device": "toy"},
     "stages": 1,
     "gpus": 1,
     "kv_blocks": 100,
-    "block_size": 16,
     "peak_flops": 1e12,
     "max_num_seqs": 8,
-    "versions": {"charioteer": "0"},
+    "cost_model": None,
 }
 REQUEST = {
     "replica": 0,
@@ -38,6 +44,10 @@ REQUEST = {
     "generated_tokens": 0,
     "cached_tokens": 0,
     "preemptions": 0,
+    "decode_replica": None,
+    "transfer_s": 0.0,
+    "restarts": 0,
+    "bubble_s": 0.0,
 }
 ITERATION = {
     "replica": 0,
@@ -64,14 +74,19 @@ def _iteration(index: int, given: dict[str, Any]) -> IterationRow:
     return IterationRow(**{"iteration": index, **ITERATION, **stage, **given})
 
 
-def _make_run(*, requests: Rows = (), iterations: Rows = (), **meta: Any) -> RunRecord:
+def _request(index: int, given: dict[str, Any]) -> dict[str, Any]:
+    filled = {"request_id": index, **REQUEST, **given}
+    return filled if "decode_replica" in given else {**filled, "decode_replica": filled["replica"]}
+
+
+def _make_run(*, requests: Rows = (), iterations: Rows = (), groups: Rows = ({},), **meta: Any) -> RunRecord:
     recorder = RunRecorder()
     for index, given in enumerate(iterations):
         recorder.iteration(_iteration(index, given))
-    filled = [{"request_id": index, **REQUEST, **given} for index, given in enumerate(requests)]
+    filled = [_request(index, given) for index, given in enumerate(requests)]
     names = ["request_id", *REQUEST]
     recorder.requests({name: [row[name] for row in filled] for name in names})
-    recorder.meta({**META, **meta})
+    recorder.meta({**META, "groups": [{**GROUP, **group} for group in groups], **meta})
     return recorder.record()
 
 
@@ -151,7 +166,7 @@ class TokenTimes:
             }
             for index, times in enumerate(self.tokens)
         ]
-        return _make_run(requests=requests, iterations=self.iterations, replicas=self.replicas)
+        return _make_run(requests=requests, iterations=self.iterations, groups=[{"count": self.replicas}])
 
 
 @pytest.fixture(scope="session")

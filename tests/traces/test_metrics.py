@@ -158,7 +158,7 @@ def test_mfu_counts_wall_time_and_busy_time(make_run):
     mfu = measure(run).mfu
     assert (mfu.wall, mfu.busy) == (pytest.approx(0.15), pytest.approx(0.3))
     assert (mfu.iteration.mean, mfu.iteration.max) == (pytest.approx(0.3), pytest.approx(0.5))
-    assert math.isnan(measure(make_run(requests=[{}], peak_flops=None)).mfu.wall)
+    assert math.isnan(measure(make_run(requests=[{}], groups=[{"peak_flops": None}])).mfu.wall)
 
 
 def pipelined(start, times, hand_off=0.0):
@@ -177,7 +177,7 @@ def test_bubbles_are_idle_time_between_first_and_last_work(make_run):
             {**pipelined(1.0, [1.0, 1.0], hand_off=2.0), "decodes": 1},
             pipelined(9.0, [1.0, 2.0]),
         ],
-        stages=2,
+        groups=[{"stages": 2}],
     )
     first, second = measure(run).bubbles
     assert (first.busy_s, first.idle_s, first.in_flight_s) == (3.0, 7.0, 3.0)
@@ -199,6 +199,81 @@ def test_batches_take_their_share_of_stage_time(make_run):
     shares = (batch.prefill_share, batch.mixed_share, batch.decode_share, batch.idle_share)
     assert shares == pytest.approx((0.1, 0.2, 0.5, 0.2))
     assert (batch.tokens.max, batch.prefill_tokens.mean, batch.decodes.mean) == (512, 253, 7)
+
+
+def served(replica=0, arrival_s=0.0, finished_s=1.0, **more):
+    times = {"scheduled_s": arrival_s, "first_token_s": finished_s, "finished_s": finished_s, "generated_tokens": 1}
+    return {"replica": replica, "arrival_s": arrival_s, **times, **more}
+
+
+def test_unequal_replicas_count_by_what_each_of_them_has(make_run):
+    run = make_run(
+        requests=[served(0), served(1, finished_s=2.0)],
+        iterations=[
+            {**pipelined(0.0, [0.5, 0.5]), "prefill_tokens": 10, "flops": 1e12, "blocks_used": 50},
+            {"replica": 1, "start_s": 0.0, "end_s": 2.0, "prefill_tokens": 10, "flops": 1e12, "blocks_used": 10},
+        ],
+        groups=[{"stages": 2, "peak_flops": 4e12}, {"kv_blocks": 60}],
+    )
+    metrics = measure(run)
+    assert metrics.batch.prefill_share == pytest.approx((0.5 + 0.5 + 2.0) / (2.0 * 3))
+    assert metrics.batch.idle_share == pytest.approx(0.5)
+    assert metrics.mfu.wall == pytest.approx(2e12 / (2.0 * 5e12))
+    assert metrics.mfu.busy == pytest.approx(2e12 / (1.0 * 2e12 + 2.0 * 1e12))
+    assert metrics.mfu.iteration.mean == pytest.approx((0.5 + 0.5) / 2)
+    assert metrics.kv_use.mean == pytest.approx((60 + 10) / 2 / 160)
+    assert [(each.replica, each.stage) for each in metrics.bubbles] == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_a_failed_replica_is_down_and_neither_idle_nor_full(make_run):
+    run = make_run(
+        requests=[served(0, finished_s=8.0, decode_replica=1, restarts=1), served(0, 9.0, 10.0)],
+        iterations=[
+            {"start_s": 0.0, "end_s": 1.0, "prefill_tokens": 10, "blocks_used": 50, "waiting": 3},
+            {"replica": 1, "start_s": 6.0, "end_s": 8.0, "prefill_tokens": 10, "blocks_used": 50},
+            {"start_s": 9.0, "end_s": 10.0, "prefill_tokens": 10, "blocks_used": 100},
+        ],
+        groups=[{"count": 2}],
+        failures=[
+            {"replica": 0, "failed_s": 2.0, "recovered_s": 5.0, "requests": 4, "tokens": 70},
+            {"replica": 0, "failed_s": 4.0, "recovered_s": 6.0, "requests": 0, "tokens": 0},
+            {"replica": 1, "failed_s": 9.0, "recovered_s": None, "requests": 1, "tokens": 5},
+            {"replica": 1, "failed_s": 99.0, "recovered_s": None, "requests": 0, "tokens": 0},
+        ],
+    )
+    metrics = measure(run)
+    cost = metrics.failures
+    assert (cost.count, cost.downtime_s, cost.requests, cost.tokens) == (4, 5.0, 5, 75)
+    assert (metrics.restarts, metrics.restarted_requests) == (1, 1)
+    assert (metrics.batch.down_share, metrics.batch.idle_share) == (pytest.approx(5 / 20), pytest.approx(11 / 20))
+    assert metrics.kv_use.mean == pytest.approx((50 * 2.0 + 50 * 2.0 + 100 * 1.0) / 10 / 200)
+    assert metrics.queue_length.mean == pytest.approx((3 * 2.0 + 1 * 4.0) / 10)
+    first = metrics.bubbles[0]
+    assert (first.busy_s, first.idle_s, first.in_flight_s) == (2.0, 4.0, 0.0)
+
+
+def test_requests_that_move_between_replicas_hold_blocks_on_one_after_the_other(make_run):
+    moved = {"decode_replica": 1, "transfer_s": 0.5, "first_token_s": 1.0, "generated_tokens": 2}
+    run = make_run(
+        requests=[served(0, finished_s=2.5, **moved), served(0, 4.0, 5.0)],
+        iterations=[
+            {"start_s": 0.0, "end_s": 1.0, "prefill_tokens": 10, "blocks_used": 10},
+            {"replica": 1, "start_s": 1.5, "end_s": 2.5, "decodes": 1, "blocks_used": 30, "gaps": [(1.5, 1)]},
+            {"start_s": 4.0, "end_s": 5.0, "prefill_tokens": 10, "blocks_used": 20},
+        ],
+        groups=[{"role": "prefill"}, {"role": "decode"}],
+    )
+    metrics = measure(run)
+    assert (metrics.transfer_s.count, metrics.transfer_s.max) == (1, 0.5)
+    values = blocks_in_use(run).means(np.arange(0.0, 5.5, 0.5))
+    np.testing.assert_allclose(values, [10, 10, 10, 30, 30, 0, 0, 0, 20, 20])
+    assert metrics.queue_length.max == 0
+
+
+def test_bubbles_of_requests_count_where_there_are_stages(make_run):
+    requests = [served(bubble_s=0.3), served(bubble_s=0.1), {"bubble_s": 0.9}]
+    assert measure(make_run(requests=requests, groups=[{"stages": 2}])).bubble_s.mean == pytest.approx(0.2)
+    assert measure(make_run(requests=requests)).bubble_s.count == 0
 
 
 def test_requests_that_never_finish_are_counted_apart(make_run):

@@ -87,7 +87,7 @@ def test_every_stage_is_a_thread(tmp_path, make_run):
         }
         for start in (0.0, 1.0, 2.0)
     ]
-    run = make_run(requests=[{}], iterations=iterations, stages=2)
+    run = make_run(requests=[{}], iterations=iterations, groups=[{"stages": 2}])
     events = events_of(export_perfetto(run, tmp_path / "run.json"))
     check_threads(events)
     slices = [event for event in events if event["ph"] == "X"]

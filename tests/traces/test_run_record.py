@@ -14,6 +14,8 @@ from traces.errors import InputError
 from traces.run_record import RunRecorder, RunWriter, read_run, write_run
 from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES
 
+FAILURE = {"replica": 1, "failed_s": 1.0, "recovered_s": 2.0, "requests": 3, "tokens": 40}
+NEW_COLUMNS = ("decode_replica", "transfer_s", "restarts", "bubble_s")
 FILES = ("run.json", "requests.parquet", "iterations.parquet")
 
 
@@ -202,11 +204,18 @@ def test_wrong_gaps_are_refused_with_their_iteration(folder, token_times):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 3}, "schema version 3; expected 1 or 2"),
+        ({"schema_version": 4}, "schema version 4; expected 1, 2 or 3"),
+        ({"schema_version": True}, "schema version True; expected 1, 2 or 3"),
         ({"source": "guess"}, "source is 'guess'; expected one of simulator, engine"),
-        ({"replicas": 0}, "replicas is 0"),
-        ({"peak_flops": -1.0}, "peak_flops is -1.0"),
-        ({"kv_blocks": "many"}, "key 'kv_blocks' is 'many'; expected int"),
+        ({"block_size": 0}, "block_size is 0"),
+        ({"groups": []}, "groups is empty; expected at least one group"),
+        ({"groups": 3}, "key 'groups' is 3; expected"),
+        ({"failures": [{**FAILURE, "replica": 2}]}, "replica 2 failed; expected one from 0 to 1"),
+        (
+            {"failures": [{**FAILURE, "failed_s": 3.0}]},
+            r"failures\[0\]: down from 3.0 to 2.0; expected s",
+        ),
+        ({"failures": [{**FAILURE, "tokens": -1}]}, r"failures\[0\]: tokens is -1"),
         ({"surprise": 1}, "unknown key 'surprise'"),
     ],
 )
@@ -217,11 +226,38 @@ def test_a_wrong_run_json_is_refused(folder, change, message):
         read_run(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 0}, "count is 0"),
+        ({"role": "both of them"}, "role is 'both of them'; expected one of both, prefill, decode"),
+        ({"peak_flops": -1.0}, "peak_flops is -1.0"),
+        ({"kv_blocks": "many"}, "key 'kv_blocks' is 'many'; expected int"),
+        ({"surprise": 1}, "unknown key 'surprise'"),
+    ],
+)
+def test_a_wrong_group_of_replicas_is_refused(folder, change, message):
+    document = json.loads((folder / "run.json").read_text())
+    document["groups"][0].update(change)
+    (folder / "run.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=rf"run.json, groups\[0\]: {message}"):
+        read_run(folder)
+
+
+def without(document, key):
+    return {name: document[name] for name in document if name != key}
+
+
 def test_every_key_of_run_json_is_needed(folder):
     document = json.loads((folder / "run.json").read_text())
     for key in document:
-        (folder / "run.json").write_text(json.dumps({name: document[name] for name in document if name != key}))
-        with pytest.raises(InputError, match=f"key '{key}' is missing"):
+        (folder / "run.json").write_text(json.dumps(without(document, key)))
+        message = "schema version None" if key == "schema_version" else f"'{key}' is missing"
+        with pytest.raises(InputError, match=message):
+            read_run(folder)
+    for key in document["groups"][0]:
+        (folder / "run.json").write_text(json.dumps({**document, "groups": [without(document["groups"][0], key)]}))
+        with pytest.raises(InputError, match=f"'{key}' is missing"):
             read_run(folder)
 
 
@@ -245,13 +281,62 @@ def test_requests_need_exactly_their_columns(token_times):
         recorder.requests({"request_id": [1]})
 
 
-def test_a_record_from_before_iterations_were_marked_has_none_marked(folder):
+def older(folder, version):
+    """Make a record one of an older version, as that wrote it."""
+    document = json.loads((folder / "run.json").read_text())
+    (group,) = document.pop("groups")
+    document = {key: document[key] for key in document if key not in ("router", "link", "failures")}
+    replicas = group.pop("count")
+    document |= {key: group[key] for key in group if key != "role"}
+    document |= {"schema_version": version, "replicas": replicas, "gpus": replicas * group["gpus"]}
+    (folder / "run.json").write_text(json.dumps(document))
+    change_table(folder / "requests.parquet", lambda table: table.drop_columns(list(NEW_COLUMNS)))
+    if version == 1:
+        change_table(folder / "iterations.parquet", lambda table: table.drop_columns("outside"))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_record_of_an_older_version_becomes_one_of_this(tmp_path, folder, version):
+    before = read_run(folder)
+    older(folder, version)
+    run = read_run(folder)
+    same(before, run)
+    assert (run.meta.schema_version, run.meta.replicas, len(run.meta.groups)) == (3, 2, 1)
+    assert not run.iterations.outside.any()
+    np.testing.assert_array_equal(run.requests.decode_replica, run.requests.replica)
+    same(run, read_run(write_run(tmp_path / "again", run)))
+
+
+def test_a_column_that_an_older_version_did_not_have_is_unknown_there(folder):
+    older(folder, 2)
     document = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**document, "schema_version": 1}))
     with pytest.raises(InputError, match="unknown column 'outside'"):
         read_run(folder)
-    change_table(folder / "iterations.parquet", lambda table: table.drop_columns("outside"))
-    run = read_run(folder)
-    assert run.meta.schema_version == 2
-    assert len(run.iterations.outside) == len(run.iterations)
-    assert not run.iterations.outside.any()
+
+
+def test_unequal_replicas_have_their_own_number_of_stages(tmp_path, make_run):
+    run = make_run(
+        requests=[{}],
+        iterations=[
+            {"start_s": 0.0, "end_s": 2.0, "stage_start_s": [0.0, 1.0], "stage_time_s": [1.0, 1.0]},
+            {"replica": 2, "start_s": 0.0, "end_s": 3.0},
+        ],
+        groups=[{"count": 2, "stages": 2, "gpus": 4, "peak_flops": 4e12}, {"role": "decode", "kv_blocks": 7}],
+    )
+    np.testing.assert_array_equal(run.iterations.stage_start_s, [[0.0, 1.0], [0.0, np.nan]])
+    np.testing.assert_array_equal(run.iterations.stage_time_s, [[1.0, 1.0], [3.0, 0.0]])
+    same(run, read_run(write_run(tmp_path / "run", run)))
+    stored = parquet.read_table(tmp_path / "run" / "iterations.parquet")
+    assert stored["stage_start_s"].to_pylist() == [[0.0, 1.0], [0.0]]
+    meta = run.meta
+    assert (meta.replicas, meta.stages, meta.gpus, meta.kv_blocks, meta.peak_flops) == (3, 2, 9, 207, 9e12)
+    assert [meta.group_of(replica).kv_blocks for replica in range(3)] == [100, 100, 7]
+    with pytest.raises(IndexError):
+        meta.group_of(3)
+
+
+def test_the_number_of_stages_is_that_of_the_replica(tmp_path, make_run):
+    iterations = [{"replica": 1, "start_s": 0.0, "end_s": 2.0, "stage_start_s": [0.0, 1.0], "stage_time_s": [1.0, 1.0]}]
+    with pytest.raises(InputError, match="row 0, column 'stage_start_s'"):
+        make_run(requests=[{}], iterations=iterations, groups=[{"stages": 2}, {}])

@@ -132,8 +132,10 @@ def measured(
                 scenario = Scenario(workload=workload, deployment=gpu, cost_model=slow, memory=memory)
                 path = tmp_path / "measured" / load / label
                 simulate(scenario, choice, path)
-                own = {"source": "engine", "cost_model": None, "versions": {"torch": "2", "device": "a plain GPU"}}
-                write_json(path / "run.json", read_json(path / "run.json") | own)
+                document = read_json(path / "run.json")
+                own = {"source": "engine", "versions": {"torch": "2", "device": "a plain GPU"}}
+                groups = [group | {"cost_model": None} for group in document["groups"]]
+                write_json(path / "run.json", document | own | {"groups": groups})
         return Measured(folder=tmp_path, workloads=workloads, choices=choices, judge=judge)
 
     return make

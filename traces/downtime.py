@@ -1,0 +1,63 @@
+"""When replicas were down, and what their failures cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from traces.run_columns import RunRecord
+from traces.workload import FloatColumn
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureCost:
+    """What the failures of replicas cost a run.
+
+    ``count`` failures sent requests back to the queue ``requests`` times; KV of ``tokens`` was lost. The replicas
+    were down for ``downtime_s`` of the run, all together; failures of a replica that overlap count once.
+    """
+
+    count: int
+    downtime_s: float
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """A replica was down from ``start_s`` to ``end_s``, both within the run."""
+
+    replica: int
+    start_s: float
+    end_s: float
+
+
+def outages(run: RunRecord) -> Iterator[Outage]:
+    """Yield when replicas were down, by replica and time, none overlapping another of its replica."""
+    until = dict.fromkeys((failure.replica for failure in run.meta.failures), run.start_s)
+    for failure in sorted(run.meta.failures, key=lambda each: (each.replica, each.failed_s)):
+        start_s, end_s = max(failure.failed_s, until[failure.replica]), min(failure.until_s, run.end_s)
+        if end_s > start_s:
+            yield Outage(replica=failure.replica, start_s=start_s, end_s=end_s)
+            until[failure.replica] = end_s
+
+
+def downtime_s(run: RunRecord) -> FloatColumn:
+    """Return how long each replica was down during the run, float64 [replicas]."""
+    down = np.zeros(run.meta.replicas)
+    for outage in outages(run):
+        down[outage.replica] += outage.end_s - outage.start_s
+    return down
+
+
+def failure_cost(run: RunRecord) -> FailureCost:
+    """Return what the failures of a run cost."""
+    failures = run.meta.failures
+    return FailureCost(
+        count=len(failures),
+        downtime_s=float(downtime_s(run).sum()),
+        requests=sum(failure.requests for failure in failures),
+        tokens=sum(failure.tokens for failure in failures),
+    )
