@@ -306,9 +306,14 @@ class Policy(ABC):
         ):
             self.decodes.add(incoming.popleft())
 
-    @abstractmethod
     def _house(self, sequence: Sequence) -> bool:
         """Make a sequence resident that brings its KV, if the blocks for that are free."""
+        blocks = self.memory.blocks_for(sequence.computed)
+        if self.pool.free < blocks:
+            return False
+        self.residents += 1
+        self.pool.allocate(sequence, blocks)
+        return True
 
     def _take_decodes(self, count: int) -> DecodeSet:
         if self.decodes.size > count:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, parse_choice
@@ -87,9 +86,7 @@ class Cluster:
         """Replicas of all groups."""
         return sum(group.count for group in self.groups)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of router and link."""
-        return {
-            "router": self.router.as_dict() if self.replicas > 1 else None,
-            "link": None if self.link is None else asdict(self.link),
-        }
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block, the same everywhere."""
+        return self.groups[0].memory.block_size

@@ -12,9 +12,9 @@ from simulator.failures import FailureSettings, Outage
 from simulator.router_catalog import RouterChoice, choose_router
 from traces.errors import InputError
 from traces.files import read_json
+from traces.run_meta import ROLES
 from traces.settings import from_mapping
 
-ROLES = ("both", "prefill", "decode")
 KEYS = ("groups", "router", "link", "failures")
 
 

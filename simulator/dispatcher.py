@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listing
 from functools import partial
-from itertools import count, islice
-from operator import attrgetter
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from policies.batch import Completion
 from policies.catalog import PolicyChoice
+from policies.policy import by_arrival
 from policies.sequence import Sequence
 from simulator.clock import Clock, Order
-from simulator.cluster import Cluster
+from simulator.cluster import Cluster, Group
 from simulator.failures import Outage
 from simulator.flight import Flight
 from simulator.host import Host
@@ -26,9 +26,9 @@ from simulator.transfer import Sender
 from traces.errors import InputError
 from traces.workload import Workload
 
+OnIteration = Callable[[int, Flight, Completion], None]
 MOST_RESTARTS = 1000
 """A request that was on so many failing replicas will never end."""
-by_arrival = attrgetter("request_id")
 
 
 class Dispatcher:
@@ -44,8 +44,10 @@ class Dispatcher:
         The simulation.
     cluster, choice, workload, seed
         What runs, under which policy, on what, from which random draws.
+    columns
+        Of the run record's requests; ``replica``, ``decode_replica``, ``transfer_s``, ``restarts`` are set here.
     on_iteration
-        Called with a replica's number, each completed flight and what came out of it.
+        For each group, what is called with a replica's number, each completed flight and what came out of it.
     ahead_s
         See :class:`simulator.replica.Replica`.
 
@@ -53,8 +55,6 @@ class Dispatcher:
     ----------
     hosts
         The replicas, by number.
-    columns
-        What the run record says of each request's way: ``replica``, ``decode_replica``, ``transfer_s``, ``restarts``.
     failures
         What ``run.json`` says of them.
     """
@@ -65,48 +65,51 @@ class Dispatcher:
         cluster: Cluster,
         choice: PolicyChoice,
         workload: Workload,
-        on_iteration: Callable[[int, Flight, Completion], None],
+        columns: Mapping[str, npt.NDArray[Any]],
+        on_iteration: Listing[OnIteration],
         *,
         seed: int = 0,
         ahead_s: Callable[[], float] | None = None,
     ) -> None:
-        self.clock, self.cluster = clock, cluster
-        self._on_iteration = on_iteration
-        self._ahead_s = ahead_s
-        self.hosts = list(self._hosts(choice, weights(cluster, choice, workload)))
-        self.failures: list[dict[str, Any]] = []
-        size = len(workload)
-        self.columns: dict[str, np.ndarray[Any, Any]] = {
-            "replica": np.full(size, -1, np.int32),
-            "decode_replica": np.zeros(size, np.int32),
-            "transfer_s": np.zeros(size),
-            "restarts": np.zeros(size, np.int32),
-        }
-        self._unfinished = size
+        self.clock, self.columns, self.failures = clock, columns, list[dict[str, Any]]()
+        self._unfinished = len(workload)
         self._stranded: list[Sequence] = []
+        self._alone = cluster.replicas == 1 and not cluster.failures
+        self.hosts: list[Host] = []
+        weight = weights(cluster, choice, workload)
+        for group, each, note in zip(cluster.groups, weight, on_iteration, strict=True):
+            self._add_hosts(group, choice, each, note, ahead_s)
         entries = [host for host in self.hosts if host.group.role != "decode"]
+        self._entry = cluster.router.build(entries, seed=seed)
         decoders = [host for host in self.hosts if host.group.role == "decode"]
-        self._entry: Router[Host] = cluster.router.build(entries, seed=seed)
-        self._decode: Router[Host] = cluster.router.build(decoders, seed=seed + 1)
+        self._decode = cluster.router.build(decoders, seed=seed + 1)
         self._senders: dict[int, Sender] = {}
         if cluster.link is not None:
-            self._senders = {
-                host.index: Sender(clock, cluster.link, host, self._decode, self._receive) for host in entries
-            }
+            for host in entries:
+                self._senders[host.index] = Sender(clock, cluster.link, host, self._decode, self._receive)
         for host, outages in zip(self.hosts, cluster.failures.outages(len(self.hosts), seed), strict=True):
             self._await_outage(host, outages)
 
-    def _hosts(self, choice: PolicyChoice, weights: list[float]) -> Iterator[Host]:
-        numbers = count()
-        for group, weight in zip(self.cluster.groups, weights, strict=True):
-            settled = group.choice(choice)
-            for number in islice(numbers, group.count):
-                policy = settled.build(group.memory, stages=group.stages)
-                on_iteration = partial(self._complete, number)
-                replica = Replica(
-                    self.clock, policy, group.cost_model, on_iteration, index=number, ahead_s=self._ahead_s
-                )
-                yield Host(replica, group, weight)
+    def _add_hosts(
+        self, group: Group, choice: PolicyChoice, weight: float, note: OnIteration, ahead_s: Callable[[], float] | None
+    ) -> None:
+        settled = group.choice(choice)
+        for _ in range(group.count):
+            number = len(self.hosts)
+            on_iteration = partial(note if self._alone else partial(self._complete, note), number)
+            policy = settled.build(group.memory, stages=group.stages)
+            replica = Replica(self.clock, policy, group.cost_model, on_iteration, index=number, ahead_s=ahead_s)
+            self.hosts.append(Host(replica, group, weight))
+
+    @property
+    def entrance(self) -> Callable[[Sequence], None]:
+        """What takes requests as they arrive; where there is nothing to decide, the only replica itself."""
+        return self.hosts[0].replica.submit if self._alone else self.route
+
+    @property
+    def settled_s(self) -> float:
+        """Up to when all iterations have been reported: none that is still to come ends before."""
+        return min(self.clock.now, min(host.replica.settled_s for host in self.hosts))
 
     # --- a request's way ---
 
@@ -116,13 +119,12 @@ class Dispatcher:
             insort(self._stranded, sequence, key=by_arrival)
             return
         host = self._entry.choose(sequence, self.clock.now)
-        began = self.columns["replica"]
-        if began[sequence.request_id] < 0:
-            began[sequence.request_id] = host.index
+        if sequence.scheduled_s != sequence.scheduled_s:
+            self.columns["replica"][sequence.request_id] = host.index
         host.replica.submit(sequence)
 
-    def _complete(self, number: int, flight: Flight, done: Completion) -> None:
-        self._on_iteration(number, flight, done)
+    def _complete(self, note: OnIteration, number: int, flight: Flight, done: Completion) -> None:
+        note(number, flight, done)
         host = self.hosts[number]
         if done.finished:
             for sequence in done.finished:

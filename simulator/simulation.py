@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -11,16 +11,14 @@ from typing import Any
 
 from policies.arrivals import Arrivals
 from policies.batch import Completion
-from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
-from policies.sequence import Sequence
-from profiler.cost_model import CostModel
-from profiler.deployment import Deployment
+from policies.sequence import Sequence as Served
 from simulator.clock import Clock, Order
+from simulator.cluster import Cluster, Group
+from simulator.dispatcher import Dispatcher
 from simulator.flight import Flight
 from simulator.interval_sample import IntervalSample
 from simulator.range_marks import RangeMarks
-from simulator.replica import Replica
 from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter
 from traces.workload import Workload
@@ -37,9 +35,7 @@ class Scenario:
     """
 
     workload: Workload
-    deployment: Deployment
-    cost_model: CostModel
-    memory: KVMemory
+    cluster: Cluster
     seed: int = 0
     strict: bool = False
     step: bool = False
@@ -56,23 +52,29 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
         If the policy does not go with the memory, a request can never be served, or a strict scenario comes to a
         batch that is outside of what was measured.
     """
-    stages = scenario.deployment.pipeline_parallel_size
-    clock = Clock()
-    arrivals = Arrivals(scenario.workload, scenario.memory.block_size)
-    policy = choice.build(scenario.memory, stages=stages)
-    ahead_s = None if scenario.step else partial(arrivals.ahead_s, 1)
+    clock, cluster, workload = Clock(), scenario.cluster, scenario.workload
+    arrivals = Arrivals(workload, cluster.block_size)
+    ahead_s = None if scenario.step else partial(arrivals.ahead_s, cluster.replicas)
     with RunWriter(folder) as writer:
-        log = RunLog(writer, scenario.workload, scenario.deployment)
-        record = _Recorder(scenario, choice, log, on_progress)
-        replica = Replica(clock, policy, scenario.cost_model, record, ahead_s=ahead_s)
-        feed(clock, arrivals, replica.submit)
+        log = RunLog(
+            writer,
+            workload,
+            cluster.groups[0].deployment,
+            replicas=cluster.replicas,
+            settled_s=lambda: dispatcher.settled_s,
+        )
+        records = _recorders(scenario, choice, log, on_progress)
+        dispatcher = Dispatcher(
+            clock, cluster, choice, workload, log.columns, records, seed=scenario.seed, ahead_s=ahead_s
+        )
+        feed(clock, arrivals, dispatcher.entrance)
         clock.run()
         assert log.finished == len(arrivals), "requests were left behind"
         log.close()
-        writer.meta(_meta(scenario, choice, record))
+        writer.meta(_meta(scenario, choice, records, dispatcher))
 
 
-def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) -> None:
+def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Served], None]) -> None:
     """Let requests arrive: give each to ``route`` when its time comes."""
 
     def arrive() -> None:
@@ -89,16 +91,31 @@ def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) ->
 
 
 class _Recorder:
-    """Takes what a replica completes: into the run record, marked, with how sure its time is."""
+    """Takes what the replicas of a group complete: into the run record, marked, with how sure their times are.
 
-    def __init__(self, scenario: Scenario, choice: PolicyChoice, log: RunLog, on_progress: OnProgress | None) -> None:
-        self._log, self._on_progress = log, on_progress
-        self._marks = RangeMarks(scenario.cost_model, choice, scenario.memory.max_model_len, strict=scenario.strict)
-        self._intervals = IntervalSample(scenario.cost_model)
+    How sure is asked of iterations of the group's ``first`` replica, which end in the same order however far each
+    replica runs ahead.
+    """
 
-    def __call__(self, flight: Flight, done: Completion) -> None:
+    def __init__(
+        self,
+        group: Group,
+        first: int,
+        choice: PolicyChoice,
+        log: RunLog,
+        on_progress: OnProgress | None,
+        *,
+        strict: bool,
+    ) -> None:
+        self._group, self._first, self._log, self._on_progress = group, first, log, on_progress
+        self._max_num_seqs = choice.settings.max_num_seqs
+        self._marks = RangeMarks(group.cost_model, choice, group.memory.max_model_len, strict=strict)
+        self._intervals = IntervalSample(group.cost_model)
+
+    def __call__(self, replica: int, flight: Flight, done: Completion) -> None:
         batch, log = flight.batch, self._log
-        self._intervals.take(flight)
+        if replica == self._first:
+            self._intervals.take(flight)
         if done.finished:
             log.ended(done.finished)
             if self._on_progress is not None:
@@ -111,38 +128,51 @@ class _Recorder:
             waiting=flight.waiting,
             running=flight.running,
             gaps=flight.gaps or done.gaps,
-            outside=self._marks.mark(flight),
+            outside=self._marks.mark(flight, replica),
+            replica=replica,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of how the cost model fits this run."""
-        return {"profiled_range": self._marks.as_dict(), "interval": self._intervals.as_dict()}
+        """Return what ``run.json`` says of the group, and of how the cost model fits this run."""
+        group = self._group
+        fit = {"profiled_range": self._marks.as_dict(), "interval": self._intervals.as_dict()}
+        return {
+            "count": group.count,
+            "role": group.role,
+            "deployment": group.deployment.to_json(),
+            "stages": group.stages,
+            "gpus": group.deployment.gpus,
+            "kv_blocks": group.memory.blocks,
+            "peak_flops": group.deployment.peak_flops,
+            "max_num_seqs": self._max_num_seqs,
+            "cost_model": {**group.cost_model.describe(), **fit},
+        }
 
 
-def _meta(scenario: Scenario, choice: PolicyChoice, record: _Recorder) -> dict[str, Any]:
+def _recorders(
+    scenario: Scenario, choice: PolicyChoice, log: RunLog, on_progress: OnProgress | None
+) -> list[_Recorder]:
+    made, first = [], 0
+    for group in scenario.cluster.groups:
+        made.append(_Recorder(group, first, group.choice(choice), log, on_progress, strict=scenario.strict))
+        first += group.count
+    return made
+
+
+def _meta(
+    scenario: Scenario, choice: PolicyChoice, records: Sequence[_Recorder], dispatcher: Dispatcher
+) -> dict[str, Any]:
     """Return what ``run.json`` says of the run."""
-    deployment, memory = scenario.deployment, scenario.memory
+    cluster = scenario.cluster
     return {
         "source": "simulator",
         "policy": {"name": choice.name, **asdict(choice.settings)},
         "workload": describe_workload(scenario.workload),
         "seed": scenario.seed,
-        "groups": [
-            {
-                "count": 1,
-                "role": "both",
-                "deployment": deployment.to_json(),
-                "stages": deployment.pipeline_parallel_size,
-                "gpus": deployment.gpus,
-                "kv_blocks": memory.blocks,
-                "peak_flops": deployment.peak_flops,
-                "max_num_seqs": choice.settings.max_num_seqs,
-                "cost_model": {**scenario.cost_model.describe(), **record.as_dict()},
-            }
-        ],
-        "block_size": memory.block_size,
-        "router": None,
-        "link": None,
-        "failures": [],
+        "groups": [record.as_dict() for record in records],
+        "block_size": cluster.block_size,
+        "router": cluster.router.as_dict() if cluster.replicas > 1 else None,
+        "link": None if cluster.link is None else asdict(cluster.link),
+        "failures": dispatcher.failures,
         "versions": {"charioteer": version("charioteer"), "simpy": version("simpy")},
     }

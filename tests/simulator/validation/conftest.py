@@ -15,6 +15,7 @@ from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
 from profiler.profiled_range import ProfiledRange
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from simulator.validation import Judge
 from traces.files import read_json, write_json
@@ -129,7 +130,7 @@ def measured(
         for load, workload in workloads.items():
             for label, choice in choices.items():
                 slow: Any = Engine(**engine)
-                scenario = Scenario(workload=workload, deployment=gpu, cost_model=slow, memory=memory)
+                scenario = Scenario(workload=workload, cluster=Cluster.single(gpu, slow, memory))
                 path = tmp_path / "measured" / load / label
                 simulate(scenario, choice, path)
                 document = read_json(path / "run.json")
