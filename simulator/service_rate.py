@@ -13,15 +13,14 @@ def weights(cluster: Cluster, choice: PolicyChoice, workload: Workload) -> list[
 
     Shares are among groups of the same role, for no router chooses between others.
     """
-    if len(cluster.groups) == 1:
-        return [1.0]
+    roles = [group.role for group in cluster.groups]
     if cluster.groups[0].weight is not None:
         return [group.weight or 1.0 for group in cluster.groups]
+    if len(set(roles)) == len(roles):
+        return [1.0] * len(roles)
     rates = [service_rate(group, choice, workload) for group in cluster.groups]
-    most = {group.role: 0.0 for group in cluster.groups}
-    for group, rate in zip(cluster.groups, rates, strict=True):
-        most[group.role] = max(most[group.role], rate)
-    return [rate / most[group.role] for group, rate in zip(cluster.groups, rates, strict=True)]
+    most = {role: max(rate for rate, other in zip(rates, roles, strict=True) if other == role) for role in roles}
+    return [rate / most[role] for rate, role in zip(rates, roles, strict=True)]
 
 
 def service_rate(group: Group, choice: PolicyChoice, workload: Workload) -> float:

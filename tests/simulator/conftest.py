@@ -22,7 +22,7 @@ class LinearTimes:
     """10 ms, and 0.1 ms a token, on every stage; 1 ms to the next stage."""
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
-        return 0.010 + 0.0001 * batch.tokens
+        return 0.010 + 0.0001 * (batch.prefill_tokens + batch.decodes)
 
     def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
         time_s, times_s, ends_s = self.iteration_time(batch), [], [start_s]
