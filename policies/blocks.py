@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -37,10 +37,17 @@ class KVMemory:
 
 
 class BlockPool:
-    """Free blocks by id. Blocks in use + free blocks = all blocks, at any time."""
+    """Free blocks by id. Blocks in use + free blocks = all blocks, at any time.
+
+    Attributes
+    ----------
+    on_release
+        Called whenever a sequence has given its blocks back, the only way in which fewer are in use than before.
+    """
 
     def __init__(self, memory: KVMemory) -> None:
         self.memory = memory
+        self.on_release: Callable[[], None] | None = None
         self._free = list(range(memory.blocks - 1, -1, -1))
 
     @property
@@ -72,3 +79,5 @@ class BlockPool:
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""
         self._free += reversed(sequence.blocks)
         sequence.blocks = []
+        if self.on_release is not None:
+            self.on_release()

@@ -105,3 +105,5 @@ class PrefixCachePool(BlockPool):
             if not self._holders[block]:
                 self._idle[block] = None
         sequence.blocks = []
+        if self.on_release is not None:
+            self.on_release()

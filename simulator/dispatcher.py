@@ -87,6 +87,10 @@ class Dispatcher:
         if cluster.link is not None:
             for host in entries:
                 self._senders[host.index] = Sender(clock, cluster.link, host, self._decode, self._receive)
+        for host in self.hosts:
+            router = self._router_of(host)
+            if router.watches_kv and not self._alone:
+                host.replica.watch(partial(router.lighten, host))
         for host, outages in zip(self.hosts, cluster.failures.outages(len(self.hosts), seed), strict=True):
             self._await_outage(host, outages)
 

@@ -116,6 +116,7 @@ class LeastKV(LeastLoadedRouter[M]):
     """
 
     name = "least-kv"
+    watches_kv = True
 
     @staticmethod
     def _load(member: Member, now_s: float) -> Load:

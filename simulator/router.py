@@ -64,6 +64,8 @@ class Router(ABC, Generic[M]):
     """
 
     name: ClassVar[str]
+    watches_kv: ClassVar[bool] = False
+    """Whether it is to be told of KV that becomes less, not of requests alone."""
 
     def __init__(self, members: Listing[M], *, seed: int = 0) -> None:
         self.members = {member.index: member for member in members}

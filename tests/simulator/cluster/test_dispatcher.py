@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from policies import POLICIES, choose
 from simulator.cluster import Group
 from simulator.failures import FailureSettings, Outage
+from simulator.least_loaded import LeastLoadedRouter
 from simulator.router_catalog import ROUTERS
 from simulator.simulation import Scenario, simulate
 from traces.run_record import RunRecord, read_run
@@ -109,3 +111,38 @@ def test_every_router_serves_unequal_replicas_that_fail(
     assert run.meta.router is not None
     assert run.meta.router["name"] == router
     assert digest(tmp_path / "first") == digest(tmp_path / "second")
+
+
+@pytest.mark.parametrize("router", ["least-requests", "least-kv"])
+@pytest.mark.parametrize("name", ["sarathi-serve", "vllm-v1", "vllm-v1 async"])
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("kind", ["alike", "apart"])
+def test_the_least_loaded_replica_is_found_whatever_happens(
+    router: str,
+    name: str,
+    stages: int,
+    kind: str,
+    tmp_path: Path,
+    random_workload: Callable[..., Workload],
+    paper_group: MakeGroup,
+    cluster_scenario: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every choice is compared with a look at all replicas."""
+    choices = []
+    found = LeastLoadedRouter.choose
+
+    def choose_and_compare(self: LeastLoadedRouter[Any], sequence: Any, now_s: float) -> Any:
+        chosen = found(self, sequence, now_s)
+        up = [self.members[index] for index in self.up]
+        assert chosen is min(up, key=lambda member: (*self._load(member, now_s), member.index))
+        choices.append(chosen.index)
+        return chosen
+
+    monkeypatch.setattr(LeastLoadedRouter, "choose", choose_and_compare)
+    workload = hashed(random_workload(120, rate_per_s=20.0))
+    scenario = cluster_scenario(workload, *clusters(paper_group, stages)[kind], failures=RANDOM, router=router)
+    settings = ASYNC if name == "vllm-v1 async" else {}
+    run = simulated(scenario, name.partition(" ")[0], tmp_path / "run", **settings)
+    assert len(set(choices)) == run.meta.replicas
+    assert len(choices) > len(workload), "no request was ever sent again"
