@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -36,8 +36,15 @@ class KVMemory:
         return -(-tokens // self.block_size)
 
 
+STOCK = 256
+"""Ids of blocks that are got ready at a time."""
+
+
 class BlockPool:
     """Free blocks by id. Blocks in use + free blocks = all blocks, at any time.
+
+    The block that came back last is given away first, one that was never used only when there is no other. So a pool
+    takes room only for the blocks that were ever in use, and a thousand replicas cost little.
 
     Attributes
     ----------
@@ -48,12 +55,13 @@ class BlockPool:
     def __init__(self, memory: KVMemory) -> None:
         self.memory = memory
         self.on_release: Callable[[], None] | None = None
-        self._free = list(range(memory.blocks - 1, -1, -1))
+        self._free: list[int] = []
+        self._touched = 0
 
     @property
     def free(self) -> int:
         """Blocks nobody holds."""
-        return len(self._free)
+        return self.memory.blocks - self._touched + len(self._free)
 
     @property
     def used(self) -> int:
@@ -62,15 +70,25 @@ class BlockPool:
 
     def allocate(self, sequence: Sequence, count: int) -> None:
         """Give ``count`` free blocks to a sequence; the caller has looked that there are as many."""
-        assert count <= len(self._free), "more blocks allocated than are free"
+        if len(self._free) < count:
+            self._restock(count)
         if count == 1:
             sequence.blocks.append(self._free.pop())
         elif count:
             sequence.blocks += self._free[: -count - 1 : -1]
             del self._free[-count:]
 
-    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
+    def _restock(self, count: int) -> None:
+        """Put blocks that were never used under those that came back, so that ``count`` are ready."""
+        until = min(self._touched + max(count - len(self._free), STOCK), self.memory.blocks)
+        self._free[:0] = range(until - 1, self._touched - 1, -1)
+        self._touched = until
+        assert count <= len(self._free), "more blocks allocated than are free"
+
+    def allocate_each(self, sequences: Collection[Sequence]) -> None:
         """Give each of ``sequences`` one free block, in turn; the caller has looked that there are as many."""
+        if len(self._free) < len(sequences):
+            self._restock(len(sequences))
         free = self._free
         for sequence in sequences:
             sequence.blocks.append(free.pop())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from policies.blocks import BlockPool, KVMemory
 from policies.sequence import Sequence
@@ -22,15 +22,15 @@ class PrefixCachePool(BlockPool):
     def __init__(self, memory: KVMemory, *, enabled: bool = True) -> None:
         super().__init__(memory)
         self.enabled = enabled
-        self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(memory.blocks))
-        self._holders = [0] * memory.blocks
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._holders: list[int] = []
         self._names: dict[int, BlockKey] = {}
         self._named: dict[BlockKey, int] = {}
 
     @property
     def free(self) -> int:
         """Blocks nobody holds, those included that could be found again."""
-        return len(self._idle)
+        return self.memory.blocks - len(self._holders) + len(self._idle)
 
     def idle(self, blocks: list[int]) -> int:
         """How many of ``blocks`` nobody holds."""
@@ -65,14 +65,22 @@ class PrefixCachePool(BlockPool):
         """Give a sequence the ``count`` free blocks that were not used for longest; they lose their names."""
         assert count <= self.free, "more blocks allocated than are free"
         for _ in range(count):
-            block, _none = self._idle.popitem(last=False)
-            name = self._names.pop(block, None)
-            if name is not None:
-                del self._named[name]
-            self._holders[block] = 1
-            sequence.blocks.append(block)
+            sequence.blocks.append(self._oldest())
 
-    def allocate_each(self, sequences: Iterable[Sequence]) -> None:
+    def _oldest(self) -> int:
+        """Take the free block that was not used for longest: one that never was, while there is such a one."""
+        block = len(self._holders)
+        if block < self.memory.blocks:
+            self._holders.append(1)
+            return block
+        block, _none = self._idle.popitem(last=False)
+        name = self._names.pop(block, None)
+        if name is not None:
+            del self._named[name]
+        self._holders[block] = 1
+        return block
+
+    def allocate_each(self, sequences: Collection[Sequence]) -> None:
         """Give each of ``sequences`` one free block, in turn."""
         for sequence in sequences:
             self.allocate(sequence, 1)
