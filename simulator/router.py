@@ -117,7 +117,7 @@ class RandomDraws:
     def below(self, count: int) -> int:
         """Return one of 0 ... ``count`` - 1."""
         if not self._drawn:
-            self._drawn = self._rng.random(CHUNK).tolist()
+            self._drawn = self._rng.random(CHUNK)[::-1].tolist()
         return int(self._drawn.pop() * count)
 
 

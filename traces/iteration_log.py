@@ -114,8 +114,12 @@ class IterationLog:
 
         With ``rest`` also the last rows, fewer than a table.
         """
-        made = _joined([*self._rest, *([self._columns()] if self._runs else [])])
+        if self._runs:
+            self._rest.append(self._columns())
         self._clear()
+        if not rest and not self._worth_sorting(settled_s):
+            return
+        made = _joined(self._rest)
         self._rest = []
         if made is None:
             return
@@ -127,6 +131,11 @@ class IterationLog:
         for first in range(0, until, ROWS):
             yield self._table(_sliced(made, first, min(first + ROWS, until)))
         self._rest = [_sliced(made, until, rows)]
+
+    def _worth_sorting(self, settled_s: float) -> bool:
+        """Whether there is a table's worth of complete rows, and they are half of all, so that each is sorted twice."""
+        complete = sum(int(np.count_nonzero(part["end_s"] < settled_s)) for part in self._rest)
+        return complete >= max(ROWS, sum(len(part["end_s"]) for part in self._rest) // 2)
 
     def _table(self, columns: Columns) -> pa.RecordBatch:
         rows = len(columns["end_s"])

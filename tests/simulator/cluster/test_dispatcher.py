@@ -13,7 +13,7 @@ import pytest
 
 from policies import POLICIES, choose
 from simulator.cluster import Group
-from simulator.failures import FailureSettings, Outage
+from simulator.failures import FailureSettings
 from simulator.least_loaded import LeastLoadedRouter
 from simulator.router_catalog import ROUTERS
 from simulator.simulation import Scenario, simulate
