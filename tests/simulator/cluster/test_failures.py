@@ -37,7 +37,9 @@ def test_a_list_is_read() -> None:
     assert parse_failures(["3@120+30", "0@1e-2+.5"]) == (Outage(3, 120.0, 30.0), Outage(0, 0.01, 0.5))
 
 
-@pytest.mark.parametrize("text", ["3@120", "120+30", "x@1+2", "-1@1+2", "1@-1+2", "1@1+0", "1@nan+2", "1@1+inf", "1@a+b"])
+@pytest.mark.parametrize(
+    "text", ["3@120", "120+30", "x@1+2", "-1@1+2", "1@-1+2", "1@1+0", "1@nan+2", "1@1+inf", "1@a+b"]
+)
 def test_what_is_no_failure_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"^--fail: '.*'"):
         parse_failures([text])
