@@ -26,6 +26,8 @@ from traces.run_record import RunWriter
 from traces.workload import Workload
 
 OnProgress = Callable[[int], None]
+AHEAD_S = 1.0
+"""How far one of several replicas runs ahead at most: some 100 iterations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +58,7 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
     """
     clock, cluster, workload = Clock(), scenario.cluster, scenario.workload
     arrivals = Arrivals(workload, cluster.block_size)
-    ahead_s = None if scenario.step else partial(arrivals.ahead_s, cluster.replicas)
+    ahead_s = None if scenario.step else _ahead(clock, arrivals, cluster.replicas)
     with RunWriter(folder) as writer:
         log = RunLog(
             writer,
@@ -87,6 +89,16 @@ def _no_search_for_cycles() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _ahead(clock: Clock, arrivals: Arrivals, replicas: int) -> Callable[[], float]:
+    """Return until when each of so many replicas may plan ahead: about when the next request comes to it.
+
+    Of several none runs far ahead of the others, for what it reports waits in memory until they are as far.
+    """
+    if replicas == 1:
+        return partial(arrivals.ahead_s, 1)
+    return lambda: min(arrivals.ahead_s(replicas), clock.now + AHEAD_S)
 
 
 def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Served], None]) -> None:
