@@ -65,7 +65,7 @@ class DesignedPolicy(Policy):
         for sequence in self.prefilling:
             batch.prefill(sequence, self._tokens.pop(sequence))
         self.prefilling.clear()
-        batch.decode(self._take_decodes(len(self.decodes)))
+        batch.decode(self.decodes.take(len(self.decodes)))
 
 
 @dataclass(frozen=True, kw_only=True)

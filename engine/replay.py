@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine import hardware
@@ -19,6 +20,7 @@ from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from profiler.device import device_called
 from traces.errors import InputError
+from traces.iteration_log import Columns, Ran
 from traces.run_log import RunLog, describe_workload
 from traces.run_record import RunWriter
 from traces.workload import Workload
@@ -65,18 +67,24 @@ def replay(
     check_lengths(engine, workload)
     engine.runner.warm_up()
     with RunWriter(folder) as writer:
-        log = RunLog(writer, workload, deployment)
+
+        def complete(columns: Columns) -> Columns:
+            return {"flops": deployment.flops_of(columns), "outside": np.zeros(len(columns["end_s"]), np.int32)}
+
+        log = RunLog(writer, workload, complete)
 
         def take(iteration: Iteration) -> None:
             log.ended(iteration.done.finished)
             log.iterations(
-                iteration.batch,
-                stage_start_s=(iteration.start_s,),
-                stage_time_s=(iteration.end_s - iteration.start_s,),
-                blocks_used=(iteration.blocks_used,),
-                waiting=iteration.waiting,
-                running=iteration.running,
-                gaps=iteration.done.gaps,
+                Ran(
+                    batch=iteration.batch,
+                    stage_start_s=(iteration.start_s,),
+                    stage_time_s=(iteration.end_s - iteration.start_s,),
+                    blocks_used=(iteration.blocks_used,),
+                    waiting=iteration.waiting,
+                    running=iteration.running,
+                    gaps=iteration.done.gaps,
+                )
             )
             if on_progress is not None and iteration.finished:
                 on_progress(log.finished)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from math import inf
 from typing import TYPE_CHECKING
 
 from policies.sequence import Sequence
 
 if TYPE_CHECKING:
-    from traces.workload import Workload
+    from traces.workload import HashIds, Workload
 
 
 class Arrivals:
@@ -26,9 +27,9 @@ class Arrivals:
         return len(self._arrival_s)
 
     @property
-    def next_s(self) -> float | None:
-        """When the next request arrives, or None after the last."""
-        return self._arrival_s[self._next] if self._next < len(self) else None
+    def next_s(self) -> float:
+        """When the next request arrives, infinity after the last."""
+        return self._arrival_s[self._next] if self._next < len(self._arrival_s) else inf
 
     def ahead_s(self, count: int) -> float:
         """Return when the ``count``-th of the next requests arrives, infinity after the last."""
@@ -38,8 +39,7 @@ class Arrivals:
     def due(self, now_s: float) -> list[Sequence]:
         """Return the sequences that have arrived by ``now_s``, in order, and move on."""
         first = self._next
-        while self._next < len(self) and self._arrival_s[self._next] <= now_s:
-            self._next += 1
+        self._next = bisect_right(self._arrival_s, now_s, first)
         return [self._sequence(request) for request in range(first, self._next)]
 
     def _sequence(self, request: int) -> Sequence:
@@ -48,11 +48,9 @@ class Arrivals:
             arrival_s=self._arrival_s[request],
             prompt_tokens=self._prompt_tokens[request],
             output_tokens=self._output_tokens[request],
-            block_hashes=self._block_hashes(request),
+            block_hashes=() if self._hash_ids is None else self._block_hashes(self._hash_ids, request),
         )
 
-    def _block_hashes(self, request: int) -> list[int]:
-        if self._hash_ids is None:
-            return []
-        hashes = self._hash_ids.of_blocks(request, self._prompt_tokens[request], self._block_size)
+    def _block_hashes(self, hash_ids: HashIds, request: int) -> list[int]:
+        hashes = hash_ids.of_blocks(request, self._prompt_tokens[request], self._block_size)
         return list(map(int, hashes))

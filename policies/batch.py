@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from policies.decode_set import DecodeSet, Gap
@@ -111,7 +110,6 @@ class Batch:
         return [] if self.group is None else self.group.by_rank()
 
 
-@dataclass(slots=True)
 class Completion:
     """What came out of a batch.
 
@@ -123,6 +121,9 @@ class Completion:
         Times between two tokens of a sequence that ended with this batch, grouped.
     """
 
-    started: list[Sequence] = field(default_factory=list)
-    finished: list[Sequence] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+    __slots__ = ("finished", "gaps", "started")
+
+    def __init__(self) -> None:
+        self.started: list[Sequence] = []
+        self.finished: list[Sequence] = []
+        self.gaps: list[Gap] = []

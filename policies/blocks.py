@@ -66,7 +66,7 @@ class BlockPool:
     @property
     def used(self) -> int:
         """Blocks in use."""
-        return self.memory.blocks - self.free
+        return self._touched - len(self._free)
 
     def allocate(self, sequence: Sequence, count: int) -> None:
         """Give ``count`` free blocks to a sequence; the caller has looked that there are as many."""
@@ -85,13 +85,16 @@ class BlockPool:
         self._touched = until
         assert count <= len(self._free), "more blocks allocated than are free"
 
-    def allocate_each(self, sequences: Collection[Sequence]) -> None:
-        """Give each of ``sequences`` one free block, in turn; the caller has looked that there are as many."""
-        if len(self._free) < len(sequences):
-            self._restock(len(sequences))
+    def allocate_each(self, sequences: Collection[Sequence]) -> bool:
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
         free = self._free
+        if len(sequences) > len(free):
+            if len(sequences) > self.free:
+                return False
+            self._restock(len(sequences))
         for sequence in sequences:
             sequence.blocks.append(free.pop())
+        return True
 
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from math import nan
 from operator import attrgetter
@@ -39,6 +39,7 @@ class DecodeSet:
     __slots__ = (
         "_block_size",
         "_borders",
+        "_earliest",
         "_ending",
         "_ends",
         "_fresh",
@@ -62,6 +63,7 @@ class DecodeSet:
         self._fresh: dict[Sequence, float] = {}
         self._longest = MaxHeap(self._members, _lead)
         self._latest = MaxHeap(self._members, rank_of)
+        self._earliest: MaxHeap | None = None
         self._leader: Sequence | None = None
         self._lead = 0
         self.size = 0
@@ -91,6 +93,14 @@ class DecodeSet:
         return self._latest.top()
 
     @property
+    def earliest(self) -> Sequence | None:
+        """The member of the lowest rank (the highest priority)."""
+        if self._earliest is None:
+            self._earliest = MaxHeap(self._members, _seniority)
+            self._earliest.rebuild()
+        return self._earliest.top()
+
+    @property
     def ticks_left(self) -> int:
         """Ticks until the first member ends; ValueError for an empty set."""
         ends = self._ends
@@ -104,9 +114,9 @@ class DecodeSet:
         """Return the members in order of priority; O(n log n)."""
         return sorted(self._members, key=rank_of)
 
-    def crossing(self) -> list[Sequence]:
-        """Return the members whose next token needs a block that they do not hold yet."""
-        return list(self._borders[self.clock % self._block_size])
+    def crossing(self) -> Collection[Sequence]:
+        """Return the members whose next token needs a block that they do not hold yet, as they are now."""
+        return self._borders[self.clock % self._block_size].keys()
 
     def blocks_due(self, ticks: int) -> int:
         """Return how many new blocks the next ``ticks`` ticks need after this one."""
@@ -143,6 +153,8 @@ class DecodeSet:
             ending[sequence] = None
         self._longest.push(sequence)
         self._latest.push(sequence)
+        if self._earliest is not None:
+            self._earliest.push(sequence)
         if self._leader is not None and computed - clock > self._lead:
             self._leader, self._lead = sequence, computed - clock
         self.context_sum += computed + 1
@@ -176,22 +188,26 @@ class DecodeSet:
 
     def advance(self, now_s: float) -> tuple[list[Sequence], list[Gap]]:
         """Give every member one token at ``now_s``; return those that ended, and the gaps it closed."""
-        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, self.size)] if self.size else []
-        self.tick(now_s)
-        ending = self._ending.pop(self.clock, None)
-        if ending is None:
+        size = self.size
+        gaps = self._gaps(now_s) if self._fresh else [(now_s - self.last_token_s, size)] if size else []
+        self.clock = clock = self.clock + 1
+        self.context_sum += size
+        self.last_token_s = now_s
+        if clock not in self._ending:
             return [], gaps
-        while self._ends and self._ends[0] <= self.clock:
-            heappop(self._ends)
+        ending, ends = self._ending.pop(clock), self._ends
+        while ends and ends[0] <= clock:
+            heappop(ends)
         ended = list(ending)
         for sequence in ended:
             self._leave(sequence)
         return ended, gaps
 
-    def tick(self, now_s: float) -> None:
-        """Give every member one token at ``now_s``, where none of them ends and each has had one since it joined."""
-        self.clock += 1
-        self.context_sum += self.size
+    def tick(self, now_s: float, ticks: int = 1) -> None:
+        """Give every member ``ticks`` tokens, the last at ``now_s``, where none ends and each has had one since it
+        joined."""
+        self.clock += ticks
+        self.context_sum += ticks * self.size
         self.last_token_s = now_s
 
     def _gaps(self, now_s: float) -> list[Gap]:
@@ -204,23 +220,11 @@ class DecodeSet:
         self._fresh.clear()
         return gaps
 
-    def merged(self, other: DecodeSet) -> DecodeSet:
-        """Return one set with the members of both; O(smaller)."""
-        large, small = (self, other) if self.size >= other.size else (other, self)
-        for sequence in list(small):
-            small.remove(sequence)
-            large.add(sequence)
-        return large
-
-    def split(self, count: int) -> DecodeSet:
-        """Move the first ``count`` members in order of priority into a set of their own; O(n log n)."""
-        first = DecodeSet(self._block_size)
-        for sequence in self.by_rank()[:count]:
-            self.remove(sequence)
-            first.add(sequence)
-        return first
-
 
 def _lead(sequence: Sequence) -> int:
     """Return a member's computed tokens less the clock when it joined: the largest has the longest context."""
     return sequence.computed - sequence.joined
+
+
+def _seniority(sequence: Sequence) -> int:
+    return -sequence.rank

@@ -36,7 +36,7 @@ class MaxHeap:
         """Enter a member; of two with the same key the smaller request id comes first."""
         self._new.append(sequence)
         if len(self._new) > 2 * len(self._members) + SPARE:
-            self._rebuild()
+            self.rebuild()
 
     def top(self) -> Sequence | None:
         """Return the member with the largest key, or None where there is none."""
@@ -56,9 +56,10 @@ class MaxHeap:
                 heappush(self._entries, self._entry(member))
         self._new.clear()
         if len(self._entries) > 2 * len(self._members) + SPARE:
-            self._rebuild()
+            self.rebuild()
 
-    def _rebuild(self) -> None:
+    def rebuild(self) -> None:
+        """Make it anew from the members."""
         self._new.clear()
         self._entries = [self._entry(member) for member in self._members]
         heapify(self._entries)

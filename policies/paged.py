@@ -28,8 +28,7 @@ class PagedPolicy(UpfrontPolicy):
 
     def _grow(self, group: DecodeSet) -> None:
         crossing = group.crossing()
-        if len(crossing) <= self.pool.free:
-            self.pool.allocate_each(crossing)
+        if self.pool.allocate_each(crossing):
             return
         for sequence in sorted(crossing, key=by_rank):
             if sequence.group is group:

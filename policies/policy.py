@@ -13,6 +13,7 @@ from typing import ClassVar
 from policies.batch import Batch, Completion
 from policies.blocks import BlockPool, KVMemory
 from policies.decode_set import DecodeSet, Gap
+from policies.ready_decodes import ReadyDecodes
 from policies.sequence import Sequence
 from policies.settings import Settings
 from traces.errors import InputError
@@ -56,10 +57,10 @@ class Policy(ABC):
         self.waiting: deque[Sequence] = deque()
         self.incoming: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
-        self.decodes = DecodeSet(memory.block_size)
-        self._spare: DecodeSet | None = None
+        self.decodes = ReadyDecodes(memory.block_size)
         self.residents = 0
         self.in_flight = 0
+        self._fits = 0
         self._preemptions = 0
         self._cancelled: dict[Sequence, None] = {}
         self._held: dict[Sequence, None] = {}
@@ -85,6 +86,8 @@ class Policy(ABC):
         if prompt_tokens < 1 or output_tokens < 1:
             raise InputError(f"{prompt_tokens} prompt and {output_tokens} output tokens", expected="at least 1 of each")
         total = prompt_tokens + output_tokens
+        if total <= self._fits:
+            return
         if total > self.memory.max_model_len:
             raise InputError(
                 f"{prompt_tokens} prompt + {output_tokens} output = {total} tokens",
@@ -93,6 +96,7 @@ class Policy(ABC):
         needed, most = self._most_blocks(total), self._admissible_blocks()
         if needed > most:
             raise InputError(f"{total} tokens need {needed} KV blocks", expected=f"at most the {most} that can be had")
+        self._fits = total
 
     def _most_blocks(self, total: int) -> int:
         """Blocks a request holds at its end; the last output token is never written to the cache."""
@@ -125,7 +129,7 @@ class Policy(ABC):
         if self.incoming:
             self._seat_incoming()
         self._fill(batch)
-        if not batch.decodes and not batch.chunks:
+        if batch.group is None and not batch.chunks:
             return None
         for sequence, _, _ in batch.chunks:
             if sequence.scheduled_s != sequence.scheduled_s:
@@ -139,7 +143,7 @@ class Policy(ABC):
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
 
-    def _grow(self, group: DecodeSet) -> None:
+    def _grow(self, group: DecodeSet) -> None:  # noqa: B027
         """Take the blocks that the next token of each decode in ``group`` needs: none where all are reserved."""
 
     def repeats(self, batch: Batch) -> int:
@@ -182,14 +186,21 @@ class Policy(ABC):
         group = batch.group
         assert group is not None, "a batch without decodes does not repeat"
         _, gaps = group.advance(ends_s[0])
-        used = []
-        for end_s in ends_s[1:-1]:
-            self._grow(group)
-            used.append(self.pool.used)
+        return gaps, self._run_on(group, ends_s[1:-1])
+
+    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
+        """Let the decodes of ``group`` get a token at each of ``ends_s`` and go on; return the blocks in use then."""
+        used = [self._grown(group)]
+        for end_s in ends_s:
             group.tick(end_s)
-        self._grow(group)
-        used.append(self.pool.used)
-        return gaps, used
+            used.append(self._grown(group))
+        return used
+
+    def _grown(self, group: DecodeSet) -> int:
+        """Return the blocks in use once each decode in ``group`` has what its next token needs."""
+        if group.crossing():
+            self._grow(group)
+        return self.pool.used
 
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``.
@@ -199,9 +210,10 @@ class Policy(ABC):
         """
         self.in_flight -= 1
         done = Completion()
-        if batch.group is not None:
-            done.finished, done.gaps = batch.group.advance(now_s)
-            self._return(batch.group)
+        group = batch.group
+        if group is not None:
+            done.finished, done.gaps = group.advance(now_s)
+            self.decodes.put_back(group)
         for sequence, tokens, _ in batch.chunks:
             self._complete_chunk(sequence, tokens, now_s, done)
         if stopped:
@@ -315,19 +327,6 @@ class Policy(ABC):
         self.pool.allocate(sequence, blocks)
         return True
 
-    def _take_decodes(self, count: int) -> DecodeSet:
-        if self.decodes.size > count:
-            return self.decodes.split(count)
-        group = self.decodes
-        self.decodes = DecodeSet(self.memory.block_size) if self._spare is None else self._spare
-        self._spare = None
-        return group
-
-    def _return(self, group: DecodeSet) -> None:
-        ready = self.decodes.merged(group) if self.decodes.size else group
-        self._spare = group if ready is self.decodes else self.decodes
-        self.decodes = ready
-
     def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
         sequence.computed += tokens
         if sequence.computed != sequence.target:
@@ -386,8 +385,8 @@ class Policy(ABC):
 
     def _forget(self, sequence: Sequence) -> bool:
         """Take a sequence from among the residents that are ready; False where it is not one of them."""
-        if sequence.group is self.decodes:
-            self.decodes.remove(sequence)
+        if sequence.group is not None and sequence in self.decodes:
+            sequence.group.remove(sequence)
         elif sequence in self.prefilling:
             self.prefilling.remove(sequence)
         else:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 
 from policies.blocks import BlockPool, KVMemory
+from policies.cached_prefix import CachedPrefix
 from policies.sequence import Sequence
 
 BlockKey = int | bytes | tuple[int, int]
@@ -26,39 +27,43 @@ class PrefixCachePool(BlockPool):
         self._holders: list[int] = []
         self._names: dict[int, BlockKey] = {}
         self._named: dict[BlockKey, int] = {}
+        self._awaited = CachedPrefix(None)
 
     @property
     def free(self) -> int:
         """Blocks nobody holds, those included that could be found again."""
         return self.memory.blocks - len(self._holders) + len(self._idle)
 
-    def idle(self, blocks: list[int]) -> int:
-        """How many of ``blocks`` nobody holds."""
-        return sum(not self._holders[block] for block in blocks)
+    def hits(self, sequence: Sequence) -> CachedPrefix:
+        """Return the cached blocks a waiting sequence's prompt begins with; its last token is always left to run.
 
-    def hits(self, sequence: Sequence) -> list[int]:
-        """Return the cached blocks a sequence's prompt begins with; its last token is always left to run."""
-        found: list[int] = []
-        if self.enabled:
-            for index in range((sequence.target - 1) // self.memory.block_size):
-                block = self._named.get(self._key(sequence, index))
-                if block is None:
-                    break
-                found.append(block)
-        return found
+        Asked again for the same sequence it costs by the blocks that have come or gone since.
+        """
+        prefix = self._awaited
+        if prefix.sequence is not sequence or prefix.target != sequence.target:
+            prefix = self._awaited = CachedPrefix(sequence)
+        prefix.cut(self._holders)
+        most = (sequence.target - 1) // self.memory.block_size if self.enabled else 0
+        for index in range(len(prefix), most):
+            block = self._named.get(self._key(sequence, index))
+            if block is None:
+                break
+            prefix.append(block, idle=not self._holders[block])
+        return prefix
 
     @staticmethod
     def _key(sequence: Sequence, index: int) -> BlockKey:
         hashes = sequence.block_hashes
         return hashes[index] if index < len(hashes) else (sequence.request_id, index)
 
-    def share(self, sequence: Sequence, hits: list[int]) -> None:
+    def share(self, sequence: Sequence, hits: CachedPrefix) -> None:
         """Let a sequence hold ``hits``, and count their tokens as computed."""
-        for block in hits:
+        self._awaited = CachedPrefix(None)
+        for block in hits.blocks:
             if not self._holders[block]:
                 del self._idle[block]
             self._holders[block] += 1
-        sequence.blocks = list(hits)
+        sequence.blocks = hits.blocks
         sequence.computed = len(hits) * self.memory.block_size
 
     def allocate(self, sequence: Sequence, count: int) -> None:
@@ -78,12 +83,21 @@ class PrefixCachePool(BlockPool):
         if name is not None:
             del self._named[name]
         self._holders[block] = 1
+        self._awaited.lose(block)
         return block
 
-    def allocate_each(self, sequences: Collection[Sequence]) -> None:
-        """Give each of ``sequences`` one free block, in turn."""
+    @property
+    def used(self) -> int:
+        """Blocks in use."""
+        return len(self._holders) - len(self._idle)
+
+    def allocate_each(self, sequences: Collection[Sequence]) -> bool:
+        """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
+        if len(sequences) > self.free:
+            return False
         for sequence in sequences:
             self.allocate(sequence, 1)
+        return True
 
     def register(self, sequence: Sequence, start: int, end: int) -> None:
         """Name the full blocks among the tokens [start, end) that have a hash; a name once given stays."""
@@ -112,6 +126,7 @@ class PrefixCachePool(BlockPool):
             self._holders[block] -= 1
             if not self._holders[block]:
                 self._idle[block] = None
+                self._awaited.let_go(block)
         sequence.blocks = []
         if self.on_release is not None:
             self.on_release()

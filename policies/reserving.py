@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Listing
+
 from policies.batch import Batch
 from policies.decode_set import DecodeSet
 from policies.sequence import Sequence
@@ -22,6 +24,11 @@ class ReservingPolicy(UpfrontPolicy):
     def blocks_ahead(self, batch: Batch, times: int) -> int:  # noqa: ARG002
         """None: they are all reserved."""
         return 0
+
+    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
+        if ends_s:
+            group.tick(ends_s[-1], len(ends_s))
+        return [self.pool.used] * (len(ends_s) + 1)
 
     def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:  # noqa: ARG002
         return most - 1

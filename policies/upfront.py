@@ -16,21 +16,26 @@ class UpfrontPolicy(Policy):
     """
 
     def _decode_all(self, batch: Batch) -> None:
-        """Add every ready decode, oldest first, each with the KV block that it needs."""
+        """Put every ready decode into an empty batch, oldest first, each with the KV block that it needs."""
         if not self.decodes.size:
             return
-        group = self._take_decodes(self._room(batch))
+        group = self.decodes.take(self.batch_limit)
         self._grow(group)
         batch.decode(group)
         if not group.size:
-            self._spare = group
+            self.decodes.put_back(group)
 
     def _continue_prefills(self, batch: Batch, budget: int) -> None:
         """Give unfinished prompts, oldest first, what is left of the token budget."""
         prefilling = self.prefilling
-        while prefilling and (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._room(batch) > 0:
+        if not prefilling:
+            return
+        left, room = budget - batch.prefill_tokens - batch.decodes, self._room(batch)
+        while prefilling and left > 0 and room > 0:
             sequence = prefilling.pop(0)
-            batch.prefill(sequence, min(sequence.target - sequence.computed, left))
+            tokens = min(sequence.target - sequence.computed, left)
+            batch.prefill(sequence, tokens)
+            left, room = left - tokens, room - 1
 
     def _admit_chunks(self, batch: Batch, budget: int) -> None:
         """Admit requests first come, first served, with what is left of the token budget."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from policies.cached_prefix import CachedPrefix
 from policies.decode_set import DecodeSet
 from policies.policy import Policy, by_rank
 from policies.prefix_cache import PrefixCachePool
@@ -118,8 +119,11 @@ class VLLMV1(Policy):
         return batch
 
     def repeats(self, batch: Batch) -> int:
-        """As for any policy; where something new was seen only after the batch was chosen, it runs once."""
-        return 1 if self._news else super().repeats(batch)
+        """As for any policy; once, where something new was seen only after the batch was chosen, or where the first in
+        the queue may get in because hits of its prompt, which nobody held, are given away."""
+        if self._news or (self.waiting and not self._needs_whole(self.waiting[0])):
+            return 1
+        return super().repeats(batch)
 
     def _catch_up(self) -> bool:
         """See what came and what went while the last batch ran; False where nothing did."""
@@ -162,7 +166,7 @@ class VLLMV1(Policy):
 
     def _run_residents(self, batch: Batch) -> None:
         decodes, chunks = self._slices()
-        group = self._take_decodes(decodes)
+        group = self.decodes.take(decodes)
         for sequence in sorted([*group.crossing(), *chunks], key=by_rank):
             if sequence.group is group:
                 self._reserve(sequence, 1, group)
@@ -173,10 +177,13 @@ class VLLMV1(Policy):
                     self._run(batch, sequence, tokens)
         batch.decode(group)
         if not group.size:
-            self._spare = group
+            self.decodes.put_back(group)
 
     def _grow(self, group: DecodeSet) -> None:
-        for sequence in sorted(group.crossing(), key=by_rank):
+        crossing = sorted(group.crossing(), key=by_rank)
+        if self.pool.allocate_each(crossing):
+            return
+        for sequence in crossing:
             if sequence.group is group:
                 self._reserve(sequence, 1, group)
 
@@ -222,7 +229,7 @@ class VLLMV1(Policy):
             cached = len(hits) * self.memory.block_size
             tokens = min(self._chunk(sequence.target - cached), budget - batch.tokens)
             span = sequence.target if self._needs_whole(sequence) else cached + tokens
-            if self.memory.blocks_for(span) - len(hits) > self.pool.free - self.pool.idle(hits):
+            if self.memory.blocks_for(span) - len(hits) > self.pool.free - hits.idle:
                 return
             self.waiting.popleft()
             self._seat(sequence, hits)
@@ -232,7 +239,7 @@ class VLLMV1(Policy):
     def _house(self, sequence: Sequence) -> bool:
         hits, computed, cached = self.pool.hits(sequence), sequence.computed, sequence.cached_tokens
         missing = self.memory.blocks_for(computed) - len(hits)
-        if missing > self.pool.free - self.pool.idle(hits):
+        if missing > self.pool.free - hits.idle:
             return False
         self._seat(sequence, hits)
         self.pool.allocate(sequence, missing)
@@ -244,7 +251,7 @@ class VLLMV1(Policy):
         """With batches in flight, two preempted requests could else take each other's blocks for ever."""
         return self.settings.scheduler_reserve_full_isl or (self.stages > 1 and sequence.preemptions > 0)
 
-    def _seat(self, sequence: Sequence, hits: list[int]) -> None:
+    def _seat(self, sequence: Sequence, hits: CachedPrefix) -> None:
         self.residents += 1
         self._admissions += 1
         sequence.rank = self._admissions

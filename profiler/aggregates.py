@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.tile import Floats
+
+Columns = Mapping[str, npt.NDArray[Any]]
+"""Batches as columns of their aggregates, each [batches]: see :func:`columns_of`."""
 
 
 class BatchLike(Protocol):
@@ -70,15 +78,40 @@ class Aggregates:
         )
 
 
-def decode_tokens_read(batch: BatchLike, window: int | None) -> int:
-    """Return the KV tokens that the decodes read; with a window at most ``window`` each.
+def columns_of(batch: BatchLike) -> Columns:
+    """Return a batch as columns of one row.
+
+    Beside the aggregates of :class:`BatchLike` of the same names these are ``chunks``, their number, and the least and
+    the most tokens of a chunk (``chunk_least``, ``chunk_most``) and KV tokens before one (``past_least``,
+    ``past_most``), 0 where there is no chunk.
+    """
+    tokens = [chunk.tokens for chunk in batch.chunks] or [0]
+    pasts = [chunk.past for chunk in batch.chunks] or [0]
+    values = {
+        "prefill_tokens": batch.prefill_tokens,
+        "decodes": batch.decodes,
+        "decode_context_sum": batch.decode_context_sum,
+        "decode_context_max": batch.decode_context_max,
+        "chunks": len(batch.chunks),
+        "chunk_least": min(tokens),
+        "chunk_most": max(tokens),
+        "past_least": min(pasts),
+        "past_most": max(pasts),
+    }
+    return {name: np.array([value], np.int64) for name, value in values.items()}
+
+
+def decode_tokens_read(columns: Columns, window: int | None) -> Floats:
+    """Return the KV tokens that the decodes of batches read, [batches]; with a window at most ``window`` each.
 
     From the sum of contexts alone this is exact where all contexts lie on one side of the window, else an
     upper bound.
     """
-    if window is None or batch.decode_context_max <= window:
-        return batch.decode_context_sum
-    return min(batch.decode_context_sum, batch.decodes * window)
+    contexts = columns["decode_context_sum"].astype(np.float64)
+    if window is None:
+        return contexts
+    within = columns["decode_context_max"] <= window
+    return np.where(within, contexts, np.minimum(contexts, columns["decodes"] * float(window)))
 
 
 def chunk_pairs(tokens: int, past: int, window: int | None) -> float:

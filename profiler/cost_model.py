@@ -94,7 +94,10 @@ class CostModel:
             seconds += costs.chunk_s * len(chunks)
             if decodes and self._mixed is not None:
                 return seconds + costs.decode_s * decodes + costs.layer * self._mixed_s(batch, self._mixed)
-            seconds += costs.prefill_layer * self._prefill.time(chunks)
+            if len(chunks) == 1:
+                seconds += costs.prefill_layer * self._prefill.alone(chunks[0].tokens, chunks[0].past)
+            else:
+                seconds += costs.prefill_layer * self._prefill.time(chunks)
         if decodes:
             attention_s = self._decode.time(decodes, batch.decode_context_sum, batch.decode_context_max)
             seconds += costs.decode_s * decodes + costs.decode_layer * attention_s

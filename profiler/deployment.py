@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler.aggregates import BatchLike, chunk_pairs
+from profiler.aggregates import BatchLike, decode_tokens_read
 from profiler.device import Device, load_device
 from profiler.memory import StageMemory, stage_memory
 from profiler.model import DTYPE_BYTES, Model, load_model
@@ -22,8 +22,9 @@ from traces.settings import from_mapping
 
 LONGEST_UNASKED = 16_384
 GPUS_PER_NODE = 8
-COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum")
-"""Aggregates of a batch that its FLOPs follow from, beside the pairs of its chunks."""
+COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max")
+"""Aggregates of a batch that its FLOPs follow from, beside its chunks."""
+CHUNK = ("tokens", "past")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +175,11 @@ class Deployment:
             return self.max_model_len
         return min(self.spec.max_position, LONGEST_UNASKED, self.kv_tokens)
 
-    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
-        """Return the (query, key) pairs of one head that ``chunks`` compute, within the model's window."""
-        window = self.spec.sliding_window
-        return sum([chunk_pairs(chunk.tokens, chunk.past, window) for chunk in chunks])
-
     def flops(self, batch: BatchLike) -> float:
         """Return the model FLOPs of ``batch``: :meth:`flops_of` of one."""
         columns = {name: np.asarray([getattr(batch, name)]) for name in COUNTED}
-        return float(self.flops_of(columns | {"prefill_pairs": np.asarray([self.prefill_pairs(batch.chunks)])})[0])
+        columns |= {f"chunk_{name}": np.asarray([getattr(each, name) for each in batch.chunks]) for name in CHUNK}
+        return float(self.flops_of(columns | {"chunks": np.asarray([len(batch.chunks)])})[0])
 
     def flops_of(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Return the model FLOPs of batches over all GPUs: 2 per weight and token, 4 per head element and pair.
@@ -192,16 +189,25 @@ class Deployment:
         Parameters
         ----------
         columns
-            The batches' aggregates, :data:`COUNTED` and ``prefill_pairs`` (see :meth:`prefill_pairs`), each [batches].
+            The batches' aggregates, :data:`COUNTED` and the number of ``chunks``, each [batches]; and of their chunks,
+            end to end, ``chunk_tokens`` and ``chunk_past``.
         """
         per_token, per_output, per_pair = self._flops
         tokens = columns["prefill_tokens"] + columns["decodes"]
-        read, window = columns["decode_context_sum"], self.spec.sliding_window
-        if window is not None:
-            read = np.minimum(read, columns["decodes"] * window)
-        pairs = read + columns["prefill_pairs"]
+        pairs = decode_tokens_read(columns, self.spec.sliding_window) + self._prefill_pairs(columns)
         made = per_token * tokens + per_output * columns["outputs"] + per_pair * pairs
         return np.asarray(made, dtype=np.float64)
+
+    def _prefill_pairs(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Return the (query, key) pairs of one head, within the model's window."""
+        tokens, past, window = columns["chunk_tokens"], columns["chunk_past"], self.spec.sliding_window
+        growing = tokens if window is None else np.minimum(tokens, np.maximum(window - past, 0))
+        pairs = growing * past + growing * (growing + 1) / 2
+        if window is not None:
+            pairs += (tokens - growing) * float(window)
+        rows = len(columns["chunks"])
+        of_rows = np.bincount(np.repeat(np.arange(rows), columns["chunks"]), weights=pairs, minlength=rows)
+        return np.asarray(of_rows, dtype=np.float64)
 
     @cached_property
     def _flops(self) -> tuple[float, float, float]:

@@ -1,14 +1,17 @@
-"""Whether a batch lies within what a cost model's ops were measured on, and where it leaves it."""
+"""Whether batches lie within what a cost model's ops were measured on, and where they leave it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING
 
-from profiler.aggregates import Aggregates, BatchLike, decode_tokens_read
+import numpy as np
+import numpy.typing as npt
+
+from profiler.aggregates import Aggregates, BatchLike, Columns, columns_of, decode_tokens_read
 from profiler.communication import OP as ALL_REDUCE
 from profiler.correction_grid import Heads
 from profiler.decode_attention import OP as DECODE
@@ -16,6 +19,7 @@ from profiler.gemm import OP as GEMM
 from profiler.layer import head_matrix, layer_matrices
 from profiler.mixed_attention import OP as MIXED
 from profiler.prefill_attention import OP as PREFILL
+from profiler.tile import Floats
 
 if TYPE_CHECKING:
     from profiler.deployment import Deployment
@@ -46,8 +50,17 @@ FEW = 16
 """Less than the least measured counts as measured where that is at most this, of what is not padded."""
 SMALLEST = Aggregates.of(1, decodes=1, context=1)
 """Runs every op once."""
+RUNS: Mapping[str, Callable[[Columns], npt.NDArray[np.bool_]]] = {
+    GEMM: lambda of: np.full(len(of["decodes"]), True),
+    PREFILL: lambda of: of["chunks"] > 0,
+    DECODE: lambda of: of["decodes"] > 0,
+    MIXED: lambda of: (of["chunks"] > 0) & (of["decodes"] > 0),
+    ALL_REDUCE: lambda of: np.full(len(of["decodes"]), True),
+}
+"""Op -> the batches that run it."""
 Span = tuple[float, float]
-OfBatch = Callable[[BatchLike], Span | None]
+Asked = Callable[[Columns], tuple[npt.ArrayLike, npt.ArrayLike]]
+"""Returns the least and the most of a quantity that batches which run an op ask for; of others it may be anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +74,20 @@ class Limit:
     least, most
         Values that count as measured.
     of
-        Batch -> the least and the most that it asks for; None where it does not run the op.
+        Batches -> the least and the most that each asks for; inf and -inf where it does not run the op.
     """
 
     op: str
     quantity: str
     least: float
     most: float
-    of: OfBatch
+    of: Callable[[Columns], tuple[Floats, Floats]]
 
-    def left_at(self, batch: BatchLike) -> float | None:
-        """Return the value with which ``batch`` leaves the range, None where it does not."""
-        span = self.of(batch)
-        if span is None or (span[0] >= self.least and span[1] <= self.most):
-            return None
-        return span[1] if span[1] > self.most else span[0]
+    def left(self, columns: Columns) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Return the rows of the batches that leave the range, and the values with which they do."""
+        least, most = self.of(columns)
+        rows = np.flatnonzero((most > self.most) | (least < self.least))
+        return rows, np.where(most[rows] > self.most, most[rows], least[rows])
 
     @property
     def title(self) -> str:
@@ -112,7 +124,6 @@ class ProfiledRange:
     def __init__(self, device: str, limits: Sequence[Limit] = (), unmeasured: Mapping[str, str] | None = None) -> None:
         self.limits, self.unmeasured = tuple(limits), dict(unmeasured or {})
         self._device = device
-        self._box = _Box(self.limits)
 
     @staticmethod
     def of(deployment: Deployment, fitted: FittedDevice, *, one_launch: bool = False) -> ProfiledRange:
@@ -128,32 +139,40 @@ class ProfiledRange:
                 low = 0.0 if quantity in COUNTED and least <= (TILE if quantity in PADDED else FEW) else least
                 limit = partial(Limit, op=op, quantity=quantity, least=low, most=most)
                 if quantity in of_batch:
-                    by_batch.append(limit(of=of_batch[quantity]))
+                    by_batch.append(limit(of=_where_run(op, of_batch[quantity])))
                 elif quantity in of_shape:
-                    by_shape.append(limit(of=_runs(op, of_shape[quantity])))
-        broken = [limit for limit in by_shape if limit.left_at(SMALLEST) is not None]
+                    by_shape.append(limit(of=_where_run(op, of_shape[quantity])))
+        smallest = columns_of(SMALLEST)
+        broken = [limit for limit in by_shape if limit.left(smallest)[0].size]
         return ProfiledRange(device, (*by_batch, *broken), unmeasured)
 
     def outside(self, batch: BatchLike) -> str | None:
         """Say where ``batch`` leaves the range, e.g. "decode attention: decode context 131,072, beyond the 65,536
         measured"; None where it does not."""
-        found = self.leaves(batch)
-        return None if found is None else self.limits[found[0]].told(found[1])
+        (index,), (value,) = self.leaves(columns_of(batch))
+        return None if index < 0 else self.limits[index].told(float(value))
 
-    def leaves(self, batch: BatchLike) -> tuple[int, float] | None:
-        """Return the first of :attr:`limits` that ``batch`` leaves, by index, and at which value; None inside."""
-        if self._box.holds(batch):
-            return None
-        for index, limit in enumerate(self.limits):
-            value = limit.left_at(batch)
-            if value is not None:
-                return index, value
-        return None
+    def leaves(self, columns: Columns) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Return which of :attr:`limits` batches leave, and with which value.
 
-    def holds_decodes(self, most: int, longest: int) -> bool:
-        """Whether every batch of up to ``most`` decodes alone with contexts of up to ``longest`` tokens is inside."""
-        largest = Aggregates.of(decodes=most, context=longest)
-        return self._box.least_context <= 1 and self._box.holds(largest)
+        Parameters
+        ----------
+        columns
+            The batches, each column [batches], see :func:`profiler.aggregates.columns_of`.
+
+        Returns
+        -------
+        index
+            The first limit that each batch leaves, counted from 0; -1 inside. int64 [batches].
+        value
+            What it asks for there, NaN inside. float64 [batches].
+        """
+        batches = len(columns["decodes"])
+        index, value = np.full(batches, -1), np.full(batches, nan)
+        for number, limit in reversed([*enumerate(self.limits)]):
+            rows, values = limit.left(columns)
+            index[rows], value[rows] = number, values
+        return index, value
 
     def refusal(self) -> str | None:
         """Say why no batch can be within a profile of this device, None where some can."""
@@ -165,50 +184,6 @@ class ProfiledRange:
         return None
 
 
-class _Box:
-    """The tightest of all limits: a batch within is inside, one beyond may be.
-
-    Where a limit is on something else than tokens, none is within.
-    """
-
-    __slots__ = ("chunk", "context", "context_sum", "decodes", "least_chunk", "least_context", "past", "tokens")
-
-    def __init__(self, limits: Sequence[Limit]) -> None:
-        def most(name: str) -> float:
-            return min((limit.most for limit in limits if limit.quantity == name), default=inf)
-
-        def least(name: str) -> float:
-            return max((limit.least for limit in limits if limit.quantity == name), default=0.0)
-
-        plain = all(limit.quantity in COUNTED for limit in limits) and least("tokens") <= 1
-        self.tokens = most("tokens") if plain else -1.0
-        several = any(least(name) > 1 for name in ("decodes", "decode_context", "decode_context_sum"))
-        self.decodes = -1.0 if several else min(most("decodes"), self.tokens)
-        self.context_sum, self.context = most("decode_context_sum"), most("decode_context")
-        self.least_context, self.least_chunk = least("decode_context"), least("query_tokens")
-        self.chunk = most("query_tokens") if least("past_tokens") == 0 else -1.0
-        self.past = most("past_tokens")
-
-    def holds(self, batch: BatchLike) -> bool:
-        """Whether ``batch`` lies within."""
-        decodes, read = batch.decodes, batch.decode_context_sum
-        if decodes > self.decodes or batch.decode_context_max > self.context:
-            return False
-        if read > self.context_sum or read < self.least_context * decodes:
-            return False
-        chunks = batch.chunks
-        if not chunks:
-            return True
-        prefill = batch.prefill_tokens
-        if prefill > self.chunk or prefill + decodes > self.tokens:
-            return False
-        past, least = self.past, self.least_chunk
-        for chunk in chunks:  # noqa: SIM110 (a generator takes twice as long)
-            if chunk.past > past or chunk.tokens < least:
-                return False
-        return True
-
-
 def _limits(measured: MeasuredRange, token_bytes: int) -> Iterator[tuple[str, Span]]:
     """Yield the limits of an op by quantity, messages counted in tokens."""
     for quantity, (least, most) in measured.limits.items():
@@ -218,20 +193,19 @@ def _limits(measured: MeasuredRange, token_bytes: int) -> Iterator[tuple[str, Sp
             yield quantity, (least, most)
 
 
-def _runs(op: str, span: Span) -> OfBatch:
-    """Return ``span`` for batches that run ``op``."""
-    if op == PREFILL:
-        return lambda batch: span if batch.chunks else None
-    if op == DECODE:
-        return lambda batch: span if batch.decodes else None
-    if op == MIXED:
-        return lambda batch: span if batch.chunks and batch.decodes else None
-    return lambda _: span
+def _where_run(op: str, asked: Asked) -> Callable[[Columns], tuple[Floats, Floats]]:
+    """Return what batches that run ``op`` ask for, of others nothing: inf at least, -inf at most."""
+
+    def of(columns: Columns) -> tuple[Floats, Floats]:
+        runs, (least, most) = RUNS[op](columns), asked(columns)
+        return np.where(runs, least, inf), np.where(runs, most, -inf)
+
+    return of
 
 
 def _asked(
     deployment: Deployment, *, one_launch: bool
-) -> Iterator[tuple[str, Mapping[str, OfBatch], Mapping[str, Span]]]:
+) -> Iterator[tuple[str, Mapping[str, Asked], Mapping[str, Asked]]]:
     """Yield each op with what batches ask of it by quantity, and what the deployment's shapes do."""
     model, ways = deployment.spec, deployment.tensor_parallel_size
     stages = range(deployment.pipeline_parallel_size)
@@ -240,15 +214,15 @@ def _asked(
     yield (
         GEMM,
         {"tokens": _tokens},
-        {"weights": (min(weights), max(weights)), "element_bytes": _twice(model.dtype_bytes)},
+        {"weights": lambda _: (min(weights), max(weights)), "element_bytes": _always(model.dtype_bytes)},
     )
-    heads = {name: _twice(value) for name, value in _heads(deployment).items()}
+    heads = {name: _always(value) for name, value in _heads(deployment).items()}
     yield PREFILL, _chunks(model.sliding_window), heads
     yield DECODE, _decodes(model.sliding_window), heads
     if one_launch:
         yield MIXED, _mix(), heads
     if ways > 1:
-        yield ALL_REDUCE, {"tokens": _tokens}, {"gpus": _twice(ways)}
+        yield ALL_REDUCE, {"tokens": _tokens}, {"gpus": _always(ways)}
 
 
 def _heads(deployment: Deployment) -> dict[str, float]:
@@ -262,56 +236,51 @@ def _heads(deployment: Deployment) -> dict[str, float]:
     }
 
 
-def _twice(value: float) -> Span:
-    return value, value
+def _always(value: float) -> Asked:
+    return lambda _: (value, value)
 
 
-def _tokens(batch: BatchLike) -> Span:
-    return _twice(batch.prefill_tokens + batch.decodes)
+def _each(value: Callable[[Columns], npt.ArrayLike]) -> Asked:
+    """Return one value of each batch as the least and the most that it asks for."""
+
+    def asked(columns: Columns) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+        values = value(columns)
+        return values, values
+
+    return asked
 
 
-def _chunks(window: int | None) -> dict[str, OfBatch]:
-    def tokens(batch: BatchLike) -> Span | None:
-        return _span([chunk.tokens for chunk in batch.chunks])
-
-    def past(batch: BatchLike) -> Span | None:
-        pasts = [chunk.past for chunk in batch.chunks]
-        return _span(pasts if window is None else [min(each, window) for each in pasts])
-
-    return {"query_tokens": tokens, "past_tokens": past}
+_tokens = _each(lambda of: of["prefill_tokens"] + of["decodes"])
+_count = _each(lambda of: of["decodes"])
 
 
-def _span(values: list[int]) -> Span | None:
-    if len(values) == 1:
-        return values[0], values[0]
-    return (min(values), max(values)) if values else None
-
-
-def _decodes(window: int | None) -> dict[str, OfBatch]:
-    def context(batch: BatchLike) -> Span | None:
-        if not batch.decodes:
-            return None
-        longest = batch.decode_context_max if window is None else min(batch.decode_context_max, window)
-        return decode_tokens_read(batch, window) / batch.decodes, longest
-
-    def read(batch: BatchLike) -> Span | None:
-        return _twice(decode_tokens_read(batch, window)) if batch.decodes else None
-
-    def count(batch: BatchLike) -> Span | None:
-        return _twice(batch.decodes) if batch.decodes else None
-
-    return {"decodes": count, "decode_context": context, "decode_context_sum": read}
-
-
-def _mix() -> dict[str, OfBatch]:
-    """Return what one launch over chunks and decodes is asked for: chunks count as one, contexts by their mean."""
-
-    def only(value: Callable[[BatchLike], float]) -> OfBatch:
-        return lambda batch: _twice(value(batch)) if batch.chunks and batch.decodes else None
-
+def _chunks(window: int | None) -> dict[str, Asked]:
+    reach = inf if window is None else window
     return {
-        "query_tokens": only(lambda batch: batch.prefill_tokens),
-        "past_tokens": only(lambda batch: max(chunk.past for chunk in batch.chunks)),
-        "decodes": only(lambda batch: batch.decodes),
-        "decode_context": only(lambda batch: batch.decode_context_sum / batch.decodes),
+        "query_tokens": lambda of: (of["chunk_least"], of["chunk_most"]),
+        "past_tokens": lambda of: (np.minimum(of["past_least"], reach), np.minimum(of["past_most"], reach)),
+    }
+
+
+def _decodes(window: int | None) -> dict[str, Asked]:
+    reach = inf if window is None else window
+    return {
+        "decodes": _count,
+        "decode_context": lambda of: (_mean(of, window), np.minimum(of["decode_context_max"], reach)),
+        "decode_context_sum": _each(lambda of: decode_tokens_read(of, window)),
+    }
+
+
+def _mean(columns: Columns, window: int | None = None) -> Floats:
+    """Return the mean context of the decodes, 0 where there is none."""
+    return decode_tokens_read(columns, window) / np.maximum(columns["decodes"], 1)
+
+
+def _mix() -> dict[str, Asked]:
+    """Return what one launch over chunks and decodes is asked for: chunks count as one, contexts by their mean."""
+    return {
+        "query_tokens": _each(lambda of: of["prefill_tokens"]),
+        "past_tokens": _each(lambda of: of["past_most"]),
+        "decodes": _count,
+        "decode_context": _each(_mean),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Listing
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from simulator.transfer import Sender
 from traces.errors import InputError
 from traces.workload import Workload
 
-OnIteration = Callable[[int, Flight, Completion], None]
+OnIteration = Callable[[Flight, Completion], None]
 MOST_RESTARTS = 1000
 """A request that was on so many failing replicas will never end."""
 
@@ -47,7 +46,7 @@ class Dispatcher:
     columns
         Of the run record's requests; ``replica``, ``decode_replica``, ``transfer_s``, ``restarts`` are set here.
     on_iteration
-        For each group, what is called with a replica's number, each completed flight and what came out of it.
+        Called with each completed flight and what came out of it.
     ahead_s
         See :class:`simulator.replica.Replica`.
 
@@ -66,7 +65,7 @@ class Dispatcher:
         choice: PolicyChoice,
         workload: Workload,
         columns: Mapping[str, npt.NDArray[Any]],
-        on_iteration: Listing[OnIteration],
+        on_iteration: OnIteration,
         *,
         seed: int = 0,
         ahead_s: Callable[[], float] | None = None,
@@ -76,9 +75,9 @@ class Dispatcher:
         self._stranded: list[Sequence] = []
         self._alone = cluster.replicas == 1 and not cluster.failures
         self.hosts: list[Host] = []
-        weight = weights(cluster, choice, workload)
-        for group, each, note in zip(cluster.groups, weight, on_iteration, strict=True):
-            self._add_hosts(group, choice, each, note, ahead_s)
+        self._on_iteration = on_iteration
+        for group, weight in zip(cluster.groups, weights(cluster, choice, workload), strict=True):
+            self._add_hosts(group, choice, weight, ahead_s)
         entries = [host for host in self.hosts if host.group.role != "decode"]
         self._entry = cluster.router.build(entries, seed=seed)
         decoders = [host for host in self.hosts if host.group.role == "decode"]
@@ -95,12 +94,12 @@ class Dispatcher:
             self._await_outage(host, outages)
 
     def _add_hosts(
-        self, group: Group, choice: PolicyChoice, weight: float, note: OnIteration, ahead_s: Callable[[], float] | None
+        self, group: Group, choice: PolicyChoice, weight: float, ahead_s: Callable[[], float] | None
     ) -> None:
         settled = group.choice(choice)
+        on_iteration = self._on_iteration if self._alone else self._complete
         for _ in range(group.count):
             number = len(self.hosts)
-            on_iteration = partial(note if self._alone else partial(self._complete, note), number)
             policy = settled.build(group.memory, stages=group.stages)
             replica = Replica(self.clock, policy, group.cost_model, on_iteration, index=number, ahead_s=ahead_s)
             self.hosts.append(Host(replica, group, weight))
@@ -127,8 +126,9 @@ class Dispatcher:
             self.columns["replica"][sequence.request_id] = host.index
         host.replica.submit(sequence)
 
-    def _complete(self, note: OnIteration, number: int, flight: Flight, done: Completion) -> None:
-        note(number, flight, done)
+    def _complete(self, flight: Flight, done: Completion) -> None:
+        self._on_iteration(flight, done)
+        number = flight.replica
         host = self.hosts[number]
         if done.finished:
             for sequence in done.finished:

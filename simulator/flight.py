@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from policies.batch import Batch
 from policies.decode_set import Gap
 from policies.policy import Policy
+from policies.sequence import Sequence
 
 
 class Flight:
@@ -14,6 +15,8 @@ class Flight:
 
     Attributes
     ----------
+    replica
+        Where.
     batch
         What runs.
     waiting, running
@@ -25,19 +28,34 @@ class Flight:
     ends_s
         When the last stage is done, each time.
     gaps
-        The gaps that the first of several times ended.
+        The gaps that its first time ended.
+    decoding
+        The sequences that decode in it, where there are several stages; the batch itself forgets them when it is back.
     """
 
-    __slots__ = ("batch", "blocks_used", "ends_s", "gaps", "running", "stage_start_s", "stage_time_s", "waiting")
+    __slots__ = (
+        "batch",
+        "blocks_used",
+        "decoding",
+        "ends_s",
+        "gaps",
+        "replica",
+        "running",
+        "stage_start_s",
+        "stage_time_s",
+        "waiting",
+    )
 
     def __init__(
         self,
         batch: Batch,
         policy: Policy,
+        replica: int,
         stage_start_s: list[float],
         stage_time_s: list[float],
         ends_s: list[float],
     ) -> None:
+        self.replica = replica
         self.batch = batch
         self.waiting = len(policy.waiting) + len(policy.incoming)
         self.running = policy.residents
@@ -46,14 +64,7 @@ class Flight:
         self.stage_time_s = stage_time_s
         self.ends_s = ends_s
         self.gaps: list[Gap] = []
-
-    def at_turn(self, turn: int) -> Batch:
-        """Return what ran at one of its times: the batch, contexts as they were."""
-        return self.batch.later(turn) if turn else self.batch
-
-    def stage_time_s_of(self, turn: int) -> list[float]:
-        """Return the busy time of each stage at one of its times."""
-        return self.stage_time_s[turn : turn + 1] if len(self.ends_s) > 1 else self.stage_time_s
+        self.decoding: list[Sequence] = list(batch.group or ()) if policy.stages > 1 else []
 
     def running_at(self, moment_s: float) -> int:
         """Return which of its times runs at ``moment_s``, from 0; one that ends then still does."""

@@ -154,16 +154,17 @@ def tbt_panel(runs: Runs) -> Panel:
 
 def _add_gaps(figure: Figure, row: int, run: RunRecord, stroke: Stroke, bins: TimeBins) -> None:
     gaps = run.iterations
-    ended_s = gaps.end_s[gaps.gap_iteration] - run.start_s
+    place = np.repeat(bins.place(gaps.end_s - run.start_s), np.diff(gaps.gap_offsets))
     styles = (
         ("maximum", 1.0, {"color": GREY, "width": 1}),
         ("P99", 0.99, stroke.line(1.8)),
         ("median", 0.5, {"color": stroke.colour, "width": 1.2, "dash": "dot"}),
     )
-    for name, share, line in styles:
+    quantiles = bins.quantiles(place, gaps.gap_s, gaps.gap_count, [share for _, share, _ in styles])
+    for (name, _, line), values in zip(styles, quantiles, strict=True):
         figure.add_scatter(
             x=compact(bins.centres_s),
-            y=compact(bins.quantile(ended_s, gaps.gap_s, gaps.gap_count, share)),
+            y=compact(values),
             name=name,
             legendgroup=name,
             showlegend=row == 1,

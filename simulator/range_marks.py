@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from math import fsum
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from traces.errors import InputError
 
 if TYPE_CHECKING:
-    from policies.batch import Batch
-    from policies.catalog import PolicyChoice
+    from profiler.aggregates import Columns
     from profiler.cost_model import CostModel
-    from simulator.flight import Flight
+    from profiler.tile import Floats
 
 WISH = "batches within what was measured: measure further, or leave --strict out to have them marked"
 
@@ -31,63 +31,69 @@ def check_measured(cost_model: CostModel) -> None:
 
 
 class RangeMarks:
-    """Marks iterations as they end.
+    """Marks the iterations of a run, a table of them at a time.
 
     Parameters
     ----------
     cost_model
         Where their times come from.
-    choice, longest
-        The policy whose batches they are, and its longest context in tokens: where no batch of decodes alone can be
-        outside, none is looked at.
+    policy
+        Name of the policy whose batches they are.
     strict
         Whether the first one outside is an error.
     """
 
-    def __init__(self, cost_model: CostModel, choice: PolicyChoice, longest: int, *, strict: bool = False) -> None:
+    def __init__(self, cost_model: CostModel, policy: str, *, strict: bool = False) -> None:
         self._range = cost_model.profiled_range()
-        self._policy, self._strict = choice.name, strict
-        self._decodes_fit = self._range.holds_decodes(choice.settings.max_num_seqs, longest)
+        self._policy, self._strict = policy, strict
         self._iterations = self._outside = 0
-        self._time_s: defaultdict[int, float] = defaultdict(float)
-        self._outside_s: defaultdict[int, float] = defaultdict(float)
+        self._time_s = self._outside_s = 0.0
         self._farthest: dict[int, float] = {}
 
-    def mark(self, flight: Flight, replica: int = 0) -> list[int]:
-        """Return for each time that a flight ran 0 if within the range, else which limit it leaves, counted from 1.
+    def mark(self, columns: Columns) -> npt.NDArray[np.int32]:
+        """Return the column ``outside`` of the next iterations of the run.
 
-        Times are added up by ``replica``, so that it does not matter in which order several of them report.
+        Parameters
+        ----------
+        columns
+            What :meth:`profiler.profiled_range.ProfiledRange.leaves` takes, each column [iterations]; the number of
+            their ``stages``, and for how long each of these is busy, one iteration after the other, in
+            ``stage_time_s``.
+
+        Returns
+        -------
+        int32 [iterations]
+            0 within the range, else which limit is left, counted from 1.
 
         Raises
         ------
         InputError
-            If there is one and they are to be refused.
+            If one is outside and they are to be refused.
         """
-        times = len(flight.ends_s)
-        if self._decodes_fit and not flight.batch.chunks:
-            self._iterations += times
-            total_s = self._time_s[replica]
-            for time_s in flight.stage_time_s:
-                total_s += time_s
-            self._time_s[replica] = total_s
-            return [0] * times
-        return [self._mark(flight.at_turn(turn), sum(flight.stage_time_s_of(turn)), replica) for turn in range(times)]
+        index, value = self._range.leaves(columns)
+        outside = index >= 0
+        if self._strict and outside.any():
+            raise self._refused(outside.argmax(), index, value)
+        stages = columns["stages"]
+        time_s = np.add.reduceat(columns["stage_time_s"], np.cumsum(stages) - stages)
+        self._iterations += len(index)
+        self._outside += int(outside.sum())
+        self._time_s += float(time_s.sum())
+        self._outside_s += float(time_s[outside].sum())
+        for number in np.unique(index[outside]):
+            self._note_farthest(int(number), value[index == number])
+        return (index + 1).astype(np.int32)
 
-    def _mark(self, batch: Batch, time_s: float, replica: int) -> int:
-        self._iterations += 1
-        self._time_s[replica] += time_s
-        found = self._range.leaves(batch)
-        if found is None:
-            return 0
-        index, value = found
-        if self._strict:
-            what = f"iteration {self._iterations} under {self._policy}: {self._range.limits[index].told(value)}"
-            raise InputError(what, where="--strict", expected=WISH)
-        self._outside += 1
-        self._outside_s[replica] += time_s
-        known = self._farthest.get(index, value)
-        self._farthest[index] = max(known, value) if value > self._range.limits[index].most else min(known, value)
-        return index + 1
+    def _refused(self, row: np.intp, index: npt.NDArray[np.int64], value: Floats) -> InputError:
+        said = self._range.limits[index[row]].told(float(value[row]))
+        what = f"iteration {self._iterations + row + 1} under {self._policy}: {said}"
+        return InputError(what, where="--strict", expected=WISH)
+
+    def _note_farthest(self, number: int, values: Floats) -> None:
+        """Keep the farthest value beyond the most of a limit; where none is beyond it, that below its least."""
+        known = [self._farthest[number]] if number in self._farthest else []
+        least, most = min([float(values.min()), *known]), max([float(values.max()), *known])
+        self._farthest[number] = most if most > self._range.limits[number].most else least
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``run.json`` says: shares of iterations and of their time, and each limit as it was left."""
@@ -102,10 +108,9 @@ class RangeMarks:
             }
             for index, limit in enumerate(self._range.limits)
         ]
-        time_s, outside_s = (fsum(times_s.values()) for times_s in (self._time_s, self._outside_s))
         return {
             "iterations_share": self._outside / max(self._iterations, 1),
-            "time_share": outside_s / time_s if time_s else 0.0,
+            "time_share": self._outside_s / self._time_s if self._time_s else 0.0,
             "unmeasured": self._range.unmeasured,
             "limits": limits,
         }

@@ -196,7 +196,7 @@ class Replica:
             time_s = stage_times.iteration_time(batch)
             starts_s, times_s, ends_s = [now_s], [time_s], [now_s + time_s]
         self._free_s[0] = ends_s[-1]
-        return Flight(batch, policy, starts_s, times_s, ends_s)
+        return Flight(batch, policy, self.index, starts_s, times_s, ends_s)
 
     def _pipelined(self, batch: Batch, now_s: float) -> Flight:
         hand_off_s = self.stage_times.hand_off_time(batch.tokens)
@@ -209,7 +209,7 @@ class Replica:
             times_s.append(time_s)
             self._free_s[stage] = start_s + time_s
             there_s = start_s + time_s + hand_off_s
-        return Flight(batch, self.policy, starts_s, times_s, [self._free_s[-1]])
+        return Flight(batch, self.policy, self.index, starts_s, times_s, [self._free_s[-1]])
 
     def _cut(self, flight: Flight) -> None:
         times = flight.running_at(self.clock.now) + 1
@@ -238,7 +238,10 @@ class Replica:
         ends_s = flight.ends_s
         if len(ends_s) > 1:
             self._repeat(flight)
-        done = self.policy.complete(flight.batch, ends_s[-1])
+            done = self.policy.complete(flight.batch, ends_s[-1])
+        else:
+            done = self.policy.complete(flight.batch, ends_s[0])
+            flight.gaps = done.gaps
         if done.finished:
             self.requests -= len(done.finished)
         self.on_iteration(flight, done)

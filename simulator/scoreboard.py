@@ -95,6 +95,7 @@ def _rows() -> list[_Row]:
         _row(LOAD, "Preemptions", lambda m: m.preemptions, "low", "count"),
         _row(LOAD, "MFU while busy", lambda m: m.mfu.busy, "high", "percent"),
         _row(LOAD, "Bubbles", bubble_share, "neither", "percent"),
+        _row(LOAD, "Bubble time of a request, P50", lambda m: m.bubble_s.p50, "low", "time"),
         _row(LOAD, "Unfinished requests", lambda m: m.unfinished, "low", "count"),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,35 +55,41 @@ class TimeBins:
         """The middle of each bin, float64 [bins]."""
         return np.asarray((self.edges_s[:-1] + self.edges_s[1:]) / 2)
 
+    def place(self, times_s: FloatColumn) -> npt.NDArray[np.int16]:
+        """Return the bin of each time, -1 outside of all."""
+        place = (np.searchsorted(self.edges_s, times_s, side="right") - 1).astype(np.int16)
+        place[times_s == self.edges_s[-1]] = len(self) - 1
+        place[place == len(self)] = -1
+        return place
+
     def mean(self, times_s: FloatColumn, values: Values) -> FloatColumn:
         """Return the mean of the values in each bin, NaN where there are none."""
-        inside, index = self._index(times_s)
-        sums = np.bincount(index, weights=values[inside], minlength=len(self))
-        counts = np.bincount(index, minlength=len(self))
+        place = self.place(times_s)
+        inside = place >= 0
+        sums = np.bincount(place[inside], weights=values[inside], minlength=len(self))
+        counts = np.bincount(place[inside], minlength=len(self))
         empty = np.full(len(self), np.nan)
         return np.asarray(np.divide(sums, counts, out=empty, where=counts > 0))
 
-    def quantile(self, times_s: FloatColumn, values: Values, counts: Values, share: float) -> FloatColumn:
-        """Return the smallest value of each bin that at least ``share`` of its samples do not exceed.
+    def quantiles(
+        self, place: npt.NDArray[np.int16], values: Values, counts: Values, shares: Sequence[float]
+    ) -> FloatColumn:
+        """Return of each bin the smallest value that at least a share of its samples do not exceed.
 
-        ``values[i]`` occurred ``counts[i]`` times; share 1 gives the maximum. NaN where a bin has none.
+        float64 [shares, bins], NaN where a bin has none. ``values[i]``, in the bin ``place[i]``, occurred ``counts[i]``
+        times; share 1 gives the maximum.
         """
-        found = np.full(len(self), np.nan)
-        inside, index = self._index(times_s)
-        values, counts = values[inside], counts[inside]
-        if not len(values):
-            return found
-        order = np.lexsort((values, index))
-        index, until = index[order], np.cumsum(counts[order])
-        bins, first = np.unique(index, return_index=True)
-        last = np.append(first[1:], len(index)) - 1
-        before = np.concatenate([[0], until])[first]
-        target = before + np.maximum(np.ceil(share * (until[last] - before)), 1)
-        found[bins] = values[order][np.searchsorted(until, target, side="left")]
+        found = np.full((len(shares), len(self)), np.nan)
+        order = np.argsort(place, kind="stable")
+        bounds = np.searchsorted(place[order], np.arange(len(self) + 1))
+        for each in np.flatnonzero(np.diff(bounds)).tolist():
+            mine = order[bounds[each] : bounds[each + 1]]
+            found[:, each] = _quantiles(values[mine], counts[mine], shares)
         return found
 
-    def _index(self, times_s: FloatColumn) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
-        """Which times lie within the bins, and in which one each of those lies."""
-        inside = (times_s >= self.edges_s[0]) & (times_s <= self.edges_s[-1])
-        index = np.searchsorted(self.edges_s, times_s[inside], side="right") - 1
-        return inside, np.minimum(index, len(self) - 1)
+
+def _quantiles(values: Values, counts: Values, shares: Sequence[float]) -> FloatColumn:
+    order = np.argsort(values)
+    until = np.cumsum(counts[order])
+    target = np.maximum(np.ceil(np.asarray(shares) * until[-1]), 1)
+    return np.asarray(values[order[np.searchsorted(until, target, side="left")]], dtype=np.float64)

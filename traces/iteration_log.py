@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,37 +17,69 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns = dict[str, npt.NDArray[Any]]
-FlopsOf = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float64]]
-"""Returns the model FLOPs of iterations from their columns, those of a table and :attr:`Run.prefill_pairs`."""
 ROWS = 65_536
-NONE_TO_COME = inf
+FLIGHTS = 4096
+"""So many are made into columns at a time: few enough for their memory to be used again while it is at hand."""
+OF_BATCH = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max", "preemptions")
+OF_FLIGHT = ("replica", "waiting", "running")
+PARTS = attrgetter("batch", "blocks_used", "stage_start_s", "stage_time_s", "gaps")
+CHUNK = attrgetter("tokens", "past")
+LISTS = {
+    "stages": ("stage_start_s", "stage_time_s"),
+    "gaps": ("gap_s", "gap_count"),
+    "chunks": ("chunk_tokens", "chunk_past"),
+}
+"""Column of lengths -> the columns of lists that have them, end to end."""
 
 
-class Run(NamedTuple):
-    """The same batch once or several times in a row; all but the contexts is the same each time.
+class Flight(Protocol):
+    """A batch that has run, once or several times in a row, all but its contexts the same each time."""
 
-    The fields are those of :class:`traces.run_columns.IterationColumns` the first time; after it every decode's
-    context is longer by one token each time, and there are no preemptions. ``times`` is how often it ran,
-    ``prefill_pairs`` the (query, key) pairs of its chunks.
-    """
+    @property
+    def replica(self) -> int:
+        """Where it ran."""
 
-    replica: int
-    times: int
-    stages: int
-    prefill_tokens: int
-    chunks: int
-    decodes: int
-    outputs: int
-    decode_context_sum: int
-    decode_context_max: int
-    prefill_context_sum: int
-    prefill_pairs: float
+    @property
+    def batch(self) -> Any:
+        """What ran the first time (:class:`policies.batch.Batch`); each time after that every decode's context is
+        longer by one token, and there are no preemptions."""
+
+    @property
+    def waiting(self) -> int:
+        """Queue length."""
+
+    @property
+    def running(self) -> int:
+        """Residents."""
+
+    @property
+    def blocks_used(self) -> Sequence[int]:
+        """KV blocks in use, each time."""
+
+    @property
+    def stage_start_s(self) -> Sequence[float]:
+        """When each stage began, one time after the other."""
+
+    @property
+    def stage_time_s(self) -> Sequence[float]:
+        """For how long each stage was busy, one time after the other."""
+
+    @property
+    def gaps(self) -> Sequence[tuple[float, int]]:
+        """(gap_s, gap_count) that ended with the first time; with each of the others ended one of every decode."""
+
+
+class Ran(NamedTuple):
+    """A :class:`Flight` in plain values."""
+
+    batch: Any
+    stage_start_s: Sequence[float]
+    stage_time_s: Sequence[float]
+    blocks_used: Sequence[int]
     waiting: int
     running: int
-    preemptions: int
-
-
-INTEGERS = tuple(name for name in Run._fields if name not in ("times", "stages", "prefill_pairs"))
+    gaps: Sequence[tuple[float, int]]
+    replica: int = 0
 
 
 class IterationLog:
@@ -56,67 +89,40 @@ class IterationLog:
 
     Parameters
     ----------
-    flops_of
-        How the column ``flops`` follows from the others.
+    complete
+        Gets the columns of a table, each [iterations] but for the lists of :data:`LISTS`, and returns those that follow
+        from them: ``flops`` and ``outside``. Beside the columns of the table there are the tokens of each chunk and the
+        KV tokens before it (``chunk_tokens``, ``chunk_past``), and the least and the most of an iteration
+        (``chunk_least``, ``chunk_most``, ``past_least``, ``past_most``; 0 without chunks).
     replicas
         How many there are: of one, whose iterations end one after the other, they are in order already.
     """
 
-    def __init__(self, flops_of: FlopsOf, *, replicas: int = 1) -> None:
-        self._flops_of, self._replicas = flops_of, replicas
-        self._clear()
+    def __init__(self, complete: Callable[[Columns], Columns], *, replicas: int = 1) -> None:
+        self._complete, self._replicas = complete, replicas
+        self._flights: list[Flight] = []
         self._rest: list[Columns] = []
-        self._numbered = 0
+        self._rows = self._numbered = 0
 
-    def __len__(self) -> int:
-        return len(self._blocks_used)
+    def add(self, flight: Flight) -> int:
+        """Note the iterations of a flight; return how many there are since tables were asked for."""
+        flights = self._flights
+        flights.append(flight)
+        self._rows += len(flight.blocks_used)
+        if len(flights) == FLIGHTS:
+            self._rest.append(_columns(flights))
+            flights.clear()
+        return self._rows
 
-    def _clear(self) -> None:
-        self._runs: list[tuple[Any, ...]] = []
-        self._stage_start_s: list[float] = []
-        self._stage_time_s: list[float] = []
-        self._blocks_used: list[int] = []
-        self._outside: list[int] = []
-        self._gaps: list[Sequence[tuple[float, int]]] = []
-
-    def add(
-        self,
-        run: Run | tuple[Any, ...],
-        *,
-        stage_start_s: Sequence[float],
-        stage_time_s: Sequence[float],
-        blocks_used: Sequence[int],
-        outside: Sequence[int],
-        gaps: Sequence[tuple[float, int]],
-    ) -> None:
-        """Note a run.
-
-        Parameters
-        ----------
-        run
-            A :class:`Run`, or a tuple of the same fields (cheaper).
-        stage_start_s, stage_time_s
-            Of each stage, one time after the other.
-        blocks_used, outside
-            Of each time.
-        gaps
-            (gap_s, gap_count) that end with the first time; with each of the others ends one of every decode.
-        """
-        self._runs.append(run)
-        self._stage_start_s += stage_start_s
-        self._stage_time_s += stage_time_s
-        self._blocks_used += blocks_used
-        self._outside += outside
-        self._gaps.append(gaps)
-
-    def tables(self, settled_s: float = NONE_TO_COME, *, rest: bool = False) -> Iterator[pa.RecordBatch]:
+    def tables(self, settled_s: float = inf, *, rest: bool = False) -> Iterator[pa.RecordBatch]:
         """Yield what is complete: tables of iterations that end before ``settled_s``, the earliest of those to come.
 
         With ``rest`` also the last rows, fewer than a table.
         """
-        if self._runs:
-            self._rest.append(self._columns())
-        self._clear()
+        if self._flights:
+            self._rest.append(_columns(self._flights))
+            self._flights = []
+        self._rows = 0
         if not rest and not self._worth_sorting(settled_s):
             return
         made = _joined(self._rest)
@@ -124,7 +130,7 @@ class IterationLog:
         if made is None:
             return
         if self._replicas > 1:
-            made = _taken(made, np.lexsort((made["replica"], made["end_s"])))
+            made = taken(made, np.lexsort((made["replica"], made["end_s"])))
         rows = len(made["end_s"])
         settled = rows if rest or self._replicas == 1 else int(np.searchsorted(made["end_s"], settled_s))
         until = settled if rest else settled - settled % ROWS
@@ -139,47 +145,79 @@ class IterationLog:
 
     def _table(self, columns: Columns) -> pa.RecordBatch:
         rows = len(columns["end_s"])
-        numbers = np.arange(self._numbered, self._numbered + rows)
+        columns["iteration"] = np.arange(self._numbered, self._numbered + rows)
         self._numbered += rows
-        return column_batch({"iteration": numbers, **columns, "flops": self._flops_of(columns)})
-
-    def _columns(self) -> Columns:
-        width = len(Run._fields)
-        flat = np.fromiter(chain.from_iterable(self._runs), np.float64, width * len(self._runs))
-        of_runs = dict(zip(Run._fields, flat.reshape(-1, width).T, strict=True))
-        times = of_runs["times"].astype(np.int64)
-        first = np.cumsum(times) - times
-        turn = np.arange(len(self)) - np.repeat(first, times)
-        columns: Columns = {name: np.repeat(of_runs[name].astype(np.int64), times) for name in INTEGERS}
-        columns["prefill_pairs"] = np.repeat(of_runs["prefill_pairs"], times)
-        columns["decode_context_sum"] += turn * columns["decodes"]
-        columns["decode_context_max"] += turn
-        columns["preemptions"] *= turn == 0
-        columns["blocks_used"] = np.asarray(self._blocks_used, np.int64)
-        columns["outside"] = np.asarray(self._outside, np.int64)
-        stages = np.repeat(of_runs["stages"].astype(np.int64), times)
-        starts_s, times_s = np.asarray(self._stage_start_s), np.asarray(self._stage_time_s)
-        last = np.cumsum(stages) - 1
-        columns |= {"stages": stages, "stage_start_s": starts_s, "stage_time_s": times_s}
-        columns["start_s"] = starts_s[last - stages + 1]
-        columns["end_s"] = starts_s[last] + times_s[last]
-        return columns | self._gap_columns(columns["end_s"], columns["decodes"], turn, first)
-
-    def _gap_columns(self, end_s: Any, decodes: Any, turn: Any, first: Any) -> Columns:
-        counts = np.ones(len(turn), np.int64)
-        counts[first] = np.fromiter(map(len, self._gaps), np.int64, len(self._gaps))
-        noted = np.fromiter(chain.from_iterable(chain.from_iterable(self._gaps)), np.float64).reshape(-1, 2)
-        again = turn > 0
-        of_first = ~np.repeat(again, counts)
-        gap_s, gap_count = np.empty(len(of_first)), np.empty(len(of_first), np.int64)
-        gap_s[of_first], gap_count[of_first] = noted[:, 0], noted[:, 1]
-        later = np.flatnonzero(again)
-        gap_s[~of_first], gap_count[~of_first] = end_s[later] - end_s[later - 1], decodes[later]
-        return {"gaps": counts, "gap_s": gap_s, "gap_count": gap_count}
+        return column_batch(columns | self._complete(columns))
 
 
-LISTS = {"stages": ("stage_start_s", "stage_time_s"), "gaps": ("gap_s", "gap_count")}
-"""Column of lengths -> the columns of lists that have them, end to end."""
+def _columns(flights: list[Flight]) -> Columns:
+    """Return the iterations of flights as columns."""
+    batches, blocks_used, stage_start_s, stage_time_s, gaps = zip(*map(PARTS, flights), strict=True)
+    times = _counts(blocks_used)
+    first = np.cumsum(times) - times
+    of_flight = _integers(flights, OF_FLIGHT) | _integers(batches, OF_BATCH)
+    of_flight["stages"] = _counts(stage_time_s) // times
+    several = len(flights) < int(times.sum())
+    columns: Columns = {name: np.repeat(values, times) for name, values in of_flight.items()} if several else of_flight
+    columns["turn"] = np.arange(times.sum()) - np.repeat(first, times)
+    columns["blocks_used"] = _flat(blocks_used, np.int64)
+    columns["stage_start_s"] = _flat(stage_start_s, np.float64)
+    columns["stage_time_s"] = _flat(stage_time_s, np.float64)
+    if several:
+        columns["decode_context_sum"] += columns["turn"] * columns["decodes"]
+        columns["decode_context_max"] += columns["turn"]
+        columns["preemptions"] *= columns["turn"] == 0
+    last = np.cumsum(columns["stages"]) - 1
+    columns["start_s"] = columns["stage_start_s"][last - columns["stages"] + 1]
+    columns["end_s"] = columns["stage_start_s"][last] + columns["stage_time_s"][last]
+    return columns | _chunk_columns([batch.chunks for batch in batches], times) | _gap_columns(gaps, columns, first)
+
+
+def _integers(things: Sequence[Any], names: Sequence[str]) -> Columns:
+    """Return attributes of ``things`` as columns."""
+    flat = _flat(map(attrgetter(*names), things), np.int64)
+    return dict(zip(names, flat.reshape(len(things), len(names)).T, strict=True))
+
+
+def _counts(lists: Iterable[Sized]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(len, lists), np.int64)
+
+
+def _flat(lists: Iterable[Iterable[Any]], kind: type) -> npt.NDArray[Any]:
+    return np.fromiter(chain.from_iterable(lists), kind)
+
+
+def _chunk_columns(chunks: list[list[Any]], times: npt.NDArray[np.int64]) -> Columns:
+    """Return what iterations say of their chunks; only a batch without any runs several times."""
+    counts = _counts(chunks)
+    tokens, past = _flat(map(CHUNK, chain.from_iterable(chunks)), np.int64).reshape(-1, 2).T
+    some = np.flatnonzero(counts)
+    begins = (np.cumsum(counts) - counts)[some]
+    made = {}
+    for name, reduce, values in (
+        ("chunk_least", np.minimum, tokens),
+        ("chunk_most", np.maximum, tokens),
+        ("past_least", np.minimum, past),
+        ("past_most", np.maximum, past),
+        ("prefill_context_sum", np.add, past),
+    ):
+        column = np.zeros(len(chunks), np.int64)
+        column[some] = reduce.reduceat(values, begins) if len(some) else 0
+        made[name] = np.repeat(column, times)
+    return made | {"chunks": np.repeat(counts, times), "chunk_tokens": tokens, "chunk_past": past}
+
+
+def _gap_columns(gaps: Sequence[Any], columns: Columns, first: npt.NDArray[np.int64]) -> Columns:
+    counts = np.ones(len(columns["turn"]), np.int64)
+    counts[first] = _counts(gaps)
+    noted = _flat(chain.from_iterable(gaps), np.float64).reshape(-1, 2)
+    later = np.flatnonzero(columns["turn"])
+    of_later = np.repeat(columns["turn"] > 0, counts)
+    gap_s, gap_count = np.empty(len(of_later)), np.empty(len(of_later), np.int64)
+    gap_s[~of_later], gap_count[~of_later] = noted.T
+    gap_s[of_later] = columns["end_s"][later] - columns["end_s"][later - 1]
+    gap_count[of_later] = columns["decodes"][later]
+    return {"gaps": counts, "gap_s": gap_s, "gap_count": gap_count}
 
 
 def _joined(parts: list[Columns]) -> Columns | None:
@@ -189,22 +227,20 @@ def _joined(parts: list[Columns]) -> Columns | None:
 
 
 def _sliced(columns: Columns, first: int, last: int) -> Columns:
-    made = dict(columns)
+    """Return some of the rows, one after the other."""
+    made = {}
     for lengths, names in LISTS.items():
-        until = np.concatenate([[0], np.cumsum(columns[lengths])])
-        for name in names:
-            made[name] = columns[name][until[first] : until[last]]
-    within = chain.from_iterable(LISTS.values())
-    lists = set(within)
-    return {name: column if name in lists else column[first:last] for name, column in made.items()}
+        begin, middle = int(columns[lengths][:first].sum()), int(columns[lengths][first:last].sum())
+        made.update({name: columns[name][begin : begin + middle] for name in names})
+    return {name: made[name] if name in made else column[first:last] for name, column in columns.items()}
 
 
-def _taken(columns: Columns, order: npt.NDArray[np.int64]) -> Columns:
+def taken(columns: Columns, order: npt.NDArray[np.intp]) -> Columns:
+    """Return those of the rows, in that order, with their lists."""
     made = {}
     for lengths, names in LISTS.items():
         counts = columns[lengths]
-        begins = np.cumsum(counts) - counts
-        moved = counts[order]
+        begins, moved = np.cumsum(counts) - counts, counts[order]
         index = np.arange(moved.sum()) + np.repeat(begins[order] - (np.cumsum(moved) - moved), moved)
         made.update({name: columns[name][index] for name in names})
-    return made | {name: column[order] for name, column in columns.items() if name not in made}
+    return {name: made[name] if name in made else column[order] for name, column in columns.items()}

@@ -14,7 +14,7 @@ from traces.goodput import GoodputRule
 from traces.percentiles import EMPTY, Distribution
 from traces.run_columns import RequestColumns, RunRecord
 from traces.stalls import Stalls, find_stalls, summarise_stalls
-from traces.step_function import StepFunction, blocks_in_use, queue_length
+from traces.step_function import blocks_in_use, queue_length
 from traces.utilisation import (
     BatchComposition,
     ModelFlopsUtilisation,
@@ -155,6 +155,7 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
     """
     requests, latencies = run.requests, Latencies.of(run.requests)
     makespan_s = run.end_s - run.start_s
+    stalls = summarise_stalls(find_stalls(run, stall_threshold_s))
     done = ~np.isnan(requests.finished_s)
     finished = int(done.sum())
     return Metrics(
@@ -163,7 +164,7 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
         unfinished=len(requests) - finished,
         makespan_s=makespan_s,
         ttft_s=_known(latencies.ttft_s),
-        tbt_s=Distribution.of_counts(run.iterations.gap_s, run.iterations.gap_count),
+        tbt_s=run.tbt_s,
         tpot_s=_known(latencies.tpot_s),
         end_to_end_s=_known(latencies.end_to_end_s),
         scheduling_delay_s=_known(latencies.scheduling_delay_s),
@@ -176,13 +177,13 @@ def measure(run: RunRecord, goodput: GoodputRule | None = None, *, stall_thresho
         failures=failure_cost(run),
         cached_share=_cached_share(requests),
         transfer_s=Distribution.of(requests.transfer_s[requests.transfer_s > 0]),
-        kv_use=_per_block(blocks_in_use(run), run.meta.kv_blocks).distribution(),
+        kv_use=blocks_in_use(run).distribution(run.meta.kv_blocks),
         queue_length=queue_length(run).distribution(),
         batch=batch_composition(run, makespan_s),
         mfu=model_flops_utilisation(run, makespan_s),
         bubbles=stage_bubbles(run),
         bubble_s=Distribution.of(requests.bubble_s[done]) if run.meta.stages > 1 else EMPTY,
-        stalls=summarise_stalls(find_stalls(run, stall_threshold_s)),
+        stalls=stalls,
     )
 
 
@@ -213,10 +214,6 @@ def _goodput(rule: GoodputRule, latencies: Latencies, makespan_s: float) -> Good
 def _cached_share(requests: RequestColumns) -> float:
     prompts = int(requests.prompt_tokens[~np.isnan(requests.scheduled_s)].sum())
     return float(requests.cached_tokens.sum()) / prompts if prompts else 0.0
-
-
-def _per_block(blocks: StepFunction, all_blocks: int) -> StepFunction:
-    return StepFunction(times_s=blocks.times_s, values=blocks.values / all_blocks, end_s=blocks.end_s)
 
 
 def without_nan(value: Any) -> Any:

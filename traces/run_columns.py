@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from traces.percentiles import Distribution
+from traces.replica_rows import Kind, ReplicaRows
 from traces.run_meta import ReplicaFailure, ReplicaGroup, RunMeta
 from traces.workload import FloatColumn, IntColumn
 
@@ -113,6 +116,10 @@ class IterationColumns:
     def __len__(self) -> int:
         return len(self.iteration)
 
+    def in_memory(self) -> IterationColumns:
+        """Return all the columns, in memory."""
+        return IterationColumns(**{field.name: getattr(self, field.name) for field in fields(IterationColumns)})
+
     @property
     def gap_iteration(self) -> IntColumn:
         """The row of the iteration with which each group of gaps ends, int64 [gaps]."""
@@ -137,12 +144,25 @@ class RunRecord:
         """When the first request arrived (0 where there is none)."""
         return float(self.requests.arrival_s[0]) if len(self.requests) else 0.0
 
-    @property
+    @cached_property
     def end_s(self) -> float:
         """When the last iteration ended (the last arrival, where there is none)."""
         last_arrival_s = float(self.requests.arrival_s[-1]) if len(self.requests) else 0.0
         return float(self.iterations.end_s.max(initial=last_arrival_s))
 
+    @cached_property
+    def tbt_s(self) -> Distribution:
+        """Every time between two tokens of a request."""
+        return Distribution.of_counts(self.iterations.gap_s, self.iterations.gap_count)
+
+    @cached_property
+    def _replica_rows(self) -> ReplicaRows:
+        return ReplicaRows(self.iterations.replica, self.meta.replicas)
+
     def rows_of(self, replica: int) -> npt.NDArray[np.intp]:
         """Return the rows of the iterations of one replica, in order of their end."""
-        return np.flatnonzero(self.iterations.replica == replica)
+        return self._replica_rows.of(replica)
+
+    def of_replica(self, column: npt.NDArray[Kind], replica: int) -> npt.NDArray[Kind]:
+        """Return the part of a column [iterations, ...] that is of one replica, in order of the ends."""
+        return self._replica_rows.pick(column, replica)

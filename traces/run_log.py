@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isfinite
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from math import inf, isfinite
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from traces.iteration_log import NONE_TO_COME, ROWS, IterationLog
+from traces.iteration_log import ROWS, Columns, Flight, IterationLog
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
 SEQUENCE_COLUMNS = ("scheduled_s", "first_token_s", "finished_s", "generated_tokens", "cached_tokens", "preemptions")
-
-
-class Batch(Protocol):
-    """What is noted of a batch (see :class:`policies.batch.Batch`)."""
-
-    chunks: Any
-    prefill_tokens: int
-    decodes: int
-    outputs: int
-    decode_context_sum: int
-    decode_context_max: int
-    preemptions: int
-
-    @property
-    def prefill_context_sum(self) -> int:
-        """KV tokens that the chunks find in the cache, summed."""
-
-
-class Flops(Protocol):
-    """How many FLOPs of the model iterations are (see :class:`profiler.deployment.Deployment`)."""
-
-    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
-        """Return the (query, key) pairs of one head that ``chunks`` compute."""
-        ...
-
-    def flops_of(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """Return the FLOPs of iterations given by the columns of a run record and ``prefill_pairs``."""
-        ...
 
 
 class RunLog:
@@ -53,8 +24,8 @@ class RunLog:
         Of the run record.
     workload
         Its request i is the sequence with request id i.
-    flops
-        What counts the model's FLOPs.
+    complete
+        Returns the columns ``flops`` and ``outside`` of iterations, see :class:`traces.iteration_log.IterationLog`.
     replicas
         How many there are.
     settled_s
@@ -72,13 +43,13 @@ class RunLog:
         self,
         writer: RunWriter,
         workload: Workload,
-        flops: Flops,
+        complete: Callable[[Columns], Columns],
         *,
         replicas: int = 1,
-        settled_s: Callable[[], float] = lambda: NONE_TO_COME,
+        settled_s: Callable[[], float] = lambda: inf,
     ) -> None:
-        self._writer, self._flops, self._settled_s = writer, flops, settled_s
-        self._iterations = IterationLog(flops.flops_of, replicas=replicas)
+        self._writer, self._settled_s = writer, settled_s
+        self._iterations = IterationLog(complete, replicas=replicas)
         self._ended: list[tuple[Any, ...]] = []
         self.finished = 0
         size = len(workload)
@@ -100,57 +71,9 @@ class RunLog:
             "bubble_s": np.zeros(size),
         }
 
-    def iterations(
-        self,
-        batch: Batch,
-        *,
-        stage_start_s: Sequence[float],
-        stage_time_s: Sequence[float],
-        blocks_used: Sequence[int],
-        waiting: int,
-        running: int,
-        gaps: Sequence[tuple[float, int]],
-        outside: Sequence[int] = (0,),
-        replica: int = 0,
-    ) -> None:
-        """Note that a batch ran, once or several times in a row.
-
-        Parameters
-        ----------
-        stage_start_s, stage_time_s
-            When each stage began and for how long it was busy, one time after the other.
-        blocks_used, outside
-            Of each time, as in :class:`traces.run_columns.IterationColumns`.
-        waiting, running
-            Queue length and residents.
-        gaps
-            Those that ended with the first time.
-        """
-        log, chunks, times = self._iterations, batch.chunks, len(blocks_used)
-        log.add(
-            (
-                replica,
-                times,
-                len(stage_start_s) // times,
-                batch.prefill_tokens,
-                len(chunks),
-                batch.decodes,
-                batch.outputs,
-                batch.decode_context_sum,
-                batch.decode_context_max,
-                batch.prefill_context_sum if chunks else 0,
-                self._flops.prefill_pairs(chunks) if chunks else 0.0,
-                waiting,
-                running,
-                batch.preemptions,
-            ),
-            stage_start_s=stage_start_s,
-            stage_time_s=stage_time_s,
-            blocks_used=blocks_used,
-            outside=outside,
-            gaps=gaps,
-        )
-        if len(log) >= ROWS:
+    def iterations(self, flight: Flight) -> None:
+        """Note that a batch ran, once or several times in a row."""
+        if self._iterations.add(flight) >= ROWS:
             self._write()
 
     def ended(self, sequences: Iterable[Any]) -> None:

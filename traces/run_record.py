@@ -15,21 +15,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
+from traces.column_source import ParquetFile, TablesInMemory
 from traces.errors import InputError
 from traces.files import read_json, whole_folder, write_json
-from traces.run_checks import iteration_columns, request_columns
 from traces.run_columns import IterationColumns, RequestColumns, RunRecord
 from traces.run_meta import SCHEMA_VERSION, ReplicaFailure, ReplicaGroup, RunMeta, read_meta
-from traces.run_schema import (
-    ITERATION_TYPES,
-    REQUEST_TYPES,
-    arrow_schema,
-    check_columns,
-    types_of,
-    with_all_columns,
-)
+from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema, types_of
 from traces.run_tables import iteration_batch, iteration_batches, request_table
 from traces.settings import from_mapping
+from traces.stored_iterations import StoredIterations
+from traces.stored_requests import stored_requests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +86,7 @@ class RunRecorder:
     def __init__(self) -> None:
         self._rows: list[tuple[Any, ...]] = []
         self._batches: list[pa.RecordBatch] = []
-        self._requests: pa.Table | None = None
+        self._requests: pa.RecordBatch | None = None
         self._meta: RunMeta | None = None
 
     def iteration(self, row: IterationRow | tuple[Any, ...]) -> None:
@@ -126,18 +121,16 @@ class RunRecorder:
         InputError
             If a value cannot be, as in :func:`read_run`.
         """
-        import pyarrow as pa
-
         self._flush()
         requests, meta = self._complete()
-        iterations = pa.Table.from_batches(self._batches, arrow_schema(ITERATION_TYPES))
+        iterations = TablesInMemory(self._batches, Path(ITERATIONS), ITERATION_TYPES)
         return RunRecord(
             meta=meta,
-            requests=request_columns(requests, meta, Path(REQUESTS)),
-            iterations=iteration_columns(iterations, meta, Path(ITERATIONS)),
+            requests=stored_requests(TablesInMemory([requests], Path(REQUESTS), REQUEST_TYPES), meta),
+            iterations=StoredIterations(iterations, meta),
         )
 
-    def _complete(self) -> tuple[pa.Table, RunMeta]:
+    def _complete(self) -> tuple[pa.RecordBatch, RunMeta]:
         if self._requests is None or self._meta is None:
             raise ValueError("a run record needs its requests and its meta")
         return self._requests, self._meta
@@ -194,7 +187,7 @@ class RunWriter(RunRecorder):
                 self._flush()
             requests, meta = self._complete()
             with _parquet_writer(folder / REQUESTS, REQUEST_TYPES) as parquet:
-                parquet.write_table(requests, row_group_size=ROW_GROUP)
+                parquet.write_batch(requests, row_group_size=ROW_GROUP)
             write_json(folder / META, meta.as_dict())
 
     def _take(self, batch: pa.RecordBatch) -> None:
@@ -214,42 +207,30 @@ def write_run(path: str | PathLike[str], run: RunRecord) -> Path:
 def read_run(path: str | PathLike[str]) -> RunRecord:
     """Read a run record; one of an older version becomes one of this.
 
+    The columns of its iterations are read when they are asked for (:class:`traces.stored_iterations.StoredIterations`),
+    from a file that stays open, so that a long run fits into memory.
+
     Raises
     ------
     InputError
         If ``path`` is no run record of a readable schema version, a column is missing, unknown or of another type,
-        or a value cannot be (with file, row and column).
+        or a value cannot be (with file, row and column; of iterations, when the column is asked for).
     """
     folder = Path(path)
     if not (folder / META).is_file():
         raise InputError("no run record", where=folder, expected=f"a folder with {META}")
     document = read_json(folder / META)
     meta = read_meta(document, folder / META)
-    requests = _read_table(folder / REQUESTS, REQUEST_TYPES, document["schema_version"])
-    iterations = _read_table(folder / ITERATIONS, ITERATION_TYPES, document["schema_version"])
-    return RunRecord(
-        meta=meta,
-        requests=request_columns(requests, meta, folder / REQUESTS),
-        iterations=iteration_columns(iterations, meta, folder / ITERATIONS),
-    )
+    version = document["schema_version"]
+    requests = ParquetFile(folder / REQUESTS, types_of(version, REQUEST_TYPES))
+    iterations = ParquetFile(folder / ITERATIONS, types_of(version, ITERATION_TYPES))
+    return RunRecord(meta=meta, requests=stored_requests(requests, meta), iterations=StoredIterations(iterations, meta))
 
 
 def _parquet_writer(path: Path, types: dict[str, str]) -> Any:
     from pyarrow import parquet
 
-    integers = [name for name, kind in types.items() if kind in ("int32", "int64")]
-    return parquet.ParquetWriter(path, arrow_schema(types), compression="zstd", use_dictionary=integers)
-
-
-def _read_table(path: Path, types: dict[str, str], version: int) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            check_columns(file.schema_arrow, types_of(version, types), path)
-            return with_all_columns(file.read(), types)
-    except OSError as error:
-        raise InputError("cannot read", where=path, expected="a parquet file") from error
-    except pa.ArrowException as error:
-        raise InputError("not a whole parquet file", where=path, expected="a parquet file") from error
+    deltas = {name: "DELTA_BINARY_PACKED" for name, kind in types.items() if kind in ("int32", "int64")}
+    return parquet.ParquetWriter(
+        path, arrow_schema(types), compression="zstd", use_dictionary=False, column_encoding=deltas
+    )

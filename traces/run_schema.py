@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from traces.arrow_arrays import arrow_type
 from traces.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,31 +60,11 @@ def types_of(version: int, types: dict[str, str]) -> dict[str, str]:
     return {name: kind for name, kind in types.items() if ADDED.get(name, 1) <= version}
 
 
-def with_all_columns(table: pa.Table, types: dict[str, str]) -> pa.Table:
-    """Return a table of an older version with all of ``types``: a request stayed on its replica, the rest is 0."""
-    import numpy as np
-    import pyarrow as pa
-
-    for name in types.keys() - set(table.column_names):
-        zeros = pa.array(np.zeros(len(table)), arrow_type(types[name]))
-        table = table.append_column(name, table["replica"] if name == "decode_replica" else zeros)
-    return table
-
-
 def arrow_schema(types: dict[str, str]) -> pa.Schema:
     """Return the arrow schema with the columns ``types``; none of them holds nulls."""
     import pyarrow as pa
 
     return pa.schema([pa.field(name, arrow_type(kind), nullable=False) for name, kind in types.items()])
-
-
-def arrow_type(kind: str) -> Any:
-    """Return the arrow type called ``kind``, e.g. ``"int32"`` or ``"list<float64>"``."""
-    import pyarrow as pa
-
-    if kind.startswith("list<"):
-        return pa.list_(pa.field("element", arrow_type(kind[5:-1]), nullable=False))
-    return {"int32": pa.int32(), "int64": pa.int64(), "float64": pa.float64()}[kind]
 
 
 def check_columns(schema: pa.Schema, types: dict[str, str], where: PathLike[str]) -> None:

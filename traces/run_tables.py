@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from traces.arrow_arrays import lists_to_arrow, to_arrow
 from traces.run_columns import IterationColumns
-from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema, arrow_type
+from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def request_table(columns: Mapping[str, npt.ArrayLike]) -> pa.Table:
-    """Return the requests as an arrow table; ValueError unless exactly its columns are there."""
+def request_table(columns: Mapping[str, npt.ArrayLike]) -> pa.RecordBatch:
+    """Return the requests as an arrow batch; ValueError unless exactly its columns are there."""
     import pyarrow as pa
 
     if columns.keys() != REQUEST_TYPES.keys():
         raise ValueError(f"requests need the columns {', '.join(REQUEST_TYPES)}")
-    arrays = [pa.array(np.asarray(columns[name], dtype=kind)) for name, kind in REQUEST_TYPES.items()]
-    return pa.Table.from_arrays(arrays, schema=arrow_schema(REQUEST_TYPES))
+    arrays = [to_arrow(kind, columns[name]) for name, kind in REQUEST_TYPES.items()]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(REQUEST_TYPES))
 
 
 def iteration_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
@@ -33,8 +34,8 @@ def iteration_batch(rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
     flat = list(chain.from_iterable(gaps))
     names = list(ITERATION_TYPES)
     arrays = [_array(ITERATION_TYPES[name], column) for name, column in zip(names[:-2], columns, strict=True)]
-    arrays.append(_list_array("list<float64>", counts, [gap_s for gap_s, _ in flat]))
-    arrays.append(_list_array("list<int32>", counts, [count for _, count in flat]))
+    arrays.append(lists_to_arrow("list<float64>", counts, [gap_s for gap_s, _ in flat]))
+    arrays.append(lists_to_arrow("list<int32>", counts, [count for _, count in flat]))
     return _batch(arrays)
 
 
@@ -46,7 +47,7 @@ def column_batch(columns: Mapping[str, npt.NDArray[Any]]) -> pa.RecordBatch:
     arrays = []
     for name, kind in ITERATION_TYPES.items():
         if kind.startswith("list"):
-            arrays.append(_list_array(kind, columns["gaps" if name.startswith("gap") else "stages"], columns[name]))
+            arrays.append(lists_to_arrow(kind, columns["gaps" if name.startswith("gap") else "stages"], columns[name]))
         else:
             arrays.append(_array(kind, columns[name]))
     return _batch(arrays)
@@ -54,6 +55,7 @@ def column_batch(columns: Mapping[str, npt.NDArray[Any]]) -> pa.RecordBatch:
 
 def iteration_batches(made: IterationColumns, size: int) -> Iterator[pa.RecordBatch]:
     """Yield the iterations as arrow batches of ``size`` rows."""
+    made = made.in_memory()
     for first in range(0, len(made), size):
         rows = slice(first, min(first + size, len(made)))
         gaps = slice(made.gap_offsets[rows.start], made.gap_offsets[rows.stop])
@@ -66,25 +68,15 @@ def _slice(made: IterationColumns, name: str, kind: str, rows: slice, gaps: slic
     if not kind.startswith("list"):
         return _array(kind, values[rows])
     if name.startswith("gap"):
-        return _list_array(kind, counts, values[gaps])
+        return lists_to_arrow(kind, counts, values[gaps])
     there = ~np.isnan(made.stage_start_s[rows])
-    return _list_array(kind, there.sum(axis=1), values[rows][there])
+    return lists_to_arrow(kind, there.sum(axis=1), values[rows][there])
 
 
 def _array(kind: str, column: Any) -> Any:
     if kind.startswith("list"):
-        return _list_array(kind, [len(cell) for cell in column], list(chain.from_iterable(column)))
-    import pyarrow as pa
-
-    return pa.array(column, arrow_type(kind))
-
-
-def _list_array(kind: str, counts: Any, values: Any) -> Any:
-    import pyarrow as pa
-
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    inner = pa.array(values, arrow_type(kind[5:-1]))
-    return pa.ListArray.from_arrays(offsets, inner, type=arrow_type(kind))
+        return lists_to_arrow(kind, [len(cell) for cell in column], list(chain.from_iterable(column)))
+    return to_arrow(kind, column)
 
 
 def _batch(arrays: list[Any]) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from traces.percentiles import counted_percentiles
+from traces.replica_rows import ReplicaRows
 from traces.run_columns import RunRecord
 from traces.workload import FloatColumn, IntColumn
 
@@ -78,7 +78,7 @@ def stall_threshold(runs: Iterable[RunRecord]) -> float:
 
     It is 4 times the median over the runs of their median TBT; NaN where no run has gaps.
     """
-    medians = [median_s for run in runs if not isnan(median_s := _median_gap(run))]
+    medians = [run.tbt_s.p50 for run in runs if not isnan(run.tbt_s.p50)]
     return STALL_FACTOR * median(medians) if medians else nan
 
 
@@ -92,19 +92,22 @@ def find_stalls(run: RunRecord, threshold_s: float | None = None) -> StallColumn
     if threshold_s is None:
         threshold_s = stall_threshold([run])
     long = np.flatnonzero(run.iterations.gap_s > threshold_s)
-    rows = run.iterations.gap_iteration[long]
-    tokens, whole = _ran_meanwhile(run, rows, run.iterations.gap_s[long])
+    rows = np.searchsorted(run.iterations.gap_offsets, long, side="right") - 1
+    gaps_s, counts = run.iterations.gap_s[long], run.iterations.gap_count[long]
+    tokens, whole = _ran_meanwhile(run, rows, gaps_s)
     stalled = tokens > 0
-    long, rows, tokens, whole = long[stalled], rows[stalled], tokens[stalled], whole[stalled]
-    order = np.lexsort((-run.iterations.gap_s[long], rows))
-    iteration, first = np.unique(rows[order], return_index=True)
+    rows, gaps_s, counts = rows[stalled], gaps_s[stalled], counts[stalled]
+    tokens, whole = tokens[stalled], whole[stalled]
+    order = np.lexsort((-gaps_s, rows))
+    first = np.flatnonzero(np.diff(rows[order], prepend=-1))
     longest = order[first]
+    iteration = rows[longest]
     return StallColumns(
         threshold_s=threshold_s,
         iteration=iteration,
         end_s=run.iterations.end_s[iteration],
-        length_s=run.iterations.gap_s[long[longest]],
-        sequences=_counts(rows, run.iterations.gap_count[long])[iteration],
+        length_s=gaps_s[longest],
+        sequences=_sums(counts[order], first, np.append(first[1:], len(order))),
         prefill_tokens=tokens[longest],
         whole=whole[longest],
     )
@@ -124,30 +127,26 @@ def summarise_stalls(stalls: StallColumns) -> Stalls:
     )
 
 
-def _median_gap(run: RunRecord) -> float:
-    gaps = run.iterations
-    return float(counted_percentiles(gaps.gap_s, gaps.gap_count, 50.0)[0]) if len(gaps.gap_s) else nan
-
-
 def _ran_meanwhile(run: RunRecord, rows: IntColumn, gaps_s: FloatColumn) -> tuple[IntColumn, npt.NDArray[np.bool_]]:
     """Prompt tokens of the iterations that ended within each gap, and whether one of those had no decode."""
     tokens, whole = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.bool_)
-    for replica in np.unique(run.iterations.replica[rows]):
-        mine = run.rows_of(int(replica))
-        gap = np.flatnonzero(run.iterations.replica[rows] == replica)
-        last = np.searchsorted(mine, rows[gap]) + 1
-        begins_s = run.iterations.end_s[rows[gap]] - gaps_s[gap]
-        first = np.searchsorted(run.iterations.end_s[mine], begins_s + CLOCK_SLACK_S, side="right")
-        prefill = run.iterations.prefill_tokens[mine]
+    begins_s = run.iterations.end_s[rows] - gaps_s
+    gaps = ReplicaRows(run.iterations.replica[rows], run.meta.replicas)
+    for replica in range(run.meta.replicas):
+        gap = gaps.of(replica)
+        if not len(gap):
+            continue
+        last = np.searchsorted(run.rows_of(replica), rows[gap]) + 1
+        ends_s = run.of_replica(run.iterations.end_s, replica)
+        first = np.searchsorted(ends_s, begins_s[gap] + CLOCK_SLACK_S, side="right")
+        prefill = run.of_replica(run.iterations.prefill_tokens, replica)
         tokens[gap] = _sums(prefill, first, last)
-        whole[gap] = _sums((prefill > 0) & (run.iterations.decodes[mine] == 0), first, last) > 0
+        alone = run.of_replica(run.iterations.decodes, replica) == 0
+        whole[gap] = _sums((prefill > 0) & alone, first, last) > 0
     return tokens, whole
 
 
-def _counts(rows: IntColumn, weights: npt.NDArray[np.generic]) -> IntColumn:
-    return np.bincount(rows, weights=weights).astype(np.int64)
-
-
 def _sums(column: npt.NDArray[np.generic], first: IntColumn, last: IntColumn) -> IntColumn:
-    until = np.concatenate([[0], np.cumsum(column.astype(np.int64))])
+    until = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(column, out=until[1:])
     return np.asarray(until[last] - until[first], dtype=np.int64)

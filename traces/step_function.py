@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from traces.downtime import outages
 from traces.percentiles import Distribution
 from traces.run_columns import RunRecord, SmallColumn
-from traces.workload import FloatColumn
+from traces.stays import Stays
+from traces.workload import FloatColumn, IntColumn
+
+Steps = tuple[FloatColumn, SmallColumn]
+"""Moments, and by how much the quantity of one replica changes then, in any order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepFunction:
-    """A quantity that is 0 before ``times_s[0]``, ``values[i]`` from ``times_s[i]`` on, until ``end_s``.
+    """A count that is 0 before ``times_s[0]``, ``values[i]`` from ``times_s[i]`` on, until ``end_s``.
 
-    Both columns float64 [steps], times ascending.
+    Times float64 [steps], ascending; values int64 [steps].
     """
 
     times_s: FloatColumn
-    values: FloatColumn
+    values: IntColumn
     end_s: float
 
-    def distribution(self) -> Distribution:
-        """Return the distribution over time, from the first step to the end."""
-        return Distribution.over_time(self.values, self._durations())
+    def distribution(self, unit: int = 1) -> Distribution:
+        """Return the distribution over time, from the first step to the end, of the values over ``unit``."""
+        return Distribution.over_time(self.values, self._durations(), unit)
 
     def means(self, edges_s: FloatColumn) -> FloatColumn:
         """Return the mean between each two neighbours of ``edges_s``, float64 [edges - 1]."""
         if not len(self.times_s):
             return np.zeros(len(edges_s) - 1)
-        area = np.concatenate([[0.0], np.cumsum(self.values * self._durations())])
+        area = np.zeros(len(self.times_s) + 1)
+        np.cumsum(self.values * self._durations(), out=area[1:])
         times = np.append(self.times_s, max(self.end_s, self.times_s[-1]))
         return np.asarray(np.diff(np.interp(edges_s, times, area)) / np.diff(edges_s), dtype=np.float64)
 
     def _durations(self) -> FloatColumn:
-        return np.diff(np.append(self.times_s, max(self.end_s, self.times_s[-1] if len(self.times_s) else 0)))
-
-
-def total(functions: Sequence[StepFunction]) -> StepFunction:
-    """Return the sum of several step functions."""
-    times = np.concatenate([function.times_s for function in functions])
-    steps = np.concatenate([np.diff(function.values, prepend=0.0) for function in functions])
-    order = np.argsort(times, kind="stable")
-    values = np.cumsum(steps[order])
-    end_s = max(function.end_s for function in functions)
-    return StepFunction(times_s=times[order], values=values, end_s=end_s)
+        durations = np.empty(len(self.times_s))
+        if len(durations):
+            np.subtract(self.times_s[1:], self.times_s[:-1], out=durations[:-1])
+            durations[-1] = max(self.end_s - self.times_s[-1], 0.0)
+        return durations
 
 
 def queue_length(run: RunRecord) -> StepFunction:
@@ -57,8 +55,8 @@ def queue_length(run: RunRecord) -> StepFunction:
     What waited right after the last batch was scheduled, and each arrival since then: exact where no replica fails. A
     request that moved then counts where it ended, from the failure on.
     """
-    stays = Stays.of(run)
-    return total([_queue_of(run, replica, stays) for replica in range(run.meta.replicas)])
+    stays, failed_s = Stays.of(run), _failed_s(run)
+    return _together(run, (_queue(run, replica, stays, failed_s[replica]) for replica in range(run.meta.replicas)))
 
 
 def blocks_in_use(run: RunRecord) -> StepFunction:
@@ -72,85 +70,49 @@ def residents(run: RunRecord) -> StepFunction:
 
 
 def _held_by_all(run: RunRecord, column: str) -> StepFunction:
-    stays = Stays.of(run)
-    return total([_held(run, replica, column, stays) for replica in range(run.meta.replicas)])
+    stays, failed_s = Stays.of(run), _failed_s(run)
+    return _together(
+        run, (_held(run, replica, column, stays, failed_s[replica]) for replica in range(run.meta.replicas))
+    )
 
 
-def _queue_of(run: RunRecord, replica: int, stays: Stays) -> StepFunction:
-    rows = run.rows_of(replica)
-    down_s = _failed_s(run, replica)
-    starts = np.concatenate([run.iterations.start_s[rows], down_s])
-    order = np.argsort(starts, kind="stable")
-    starts = starts[order]
-    waiting = np.append(run.iterations.waiting[rows], np.zeros(len(down_s), np.int32))[order]
-    arrivals = np.sort(stays.from_s[stays.replica == replica])
-    times = np.sort(np.concatenate([starts, arrivals]), kind="stable")
-    last = np.searchsorted(starts, times, side="right") - 1
-    since = np.searchsorted(arrivals, np.append(starts, -np.inf), side="right")[last]
-    arrived = np.searchsorted(arrivals, times, side="right") - since
-    values = arrived + np.append(waiting, 0)[last]
-    return StepFunction(times_s=times, values=values.astype(np.float64), end_s=run.end_s)
+def _together(run: RunRecord, each: Iterable[Steps]) -> StepFunction:
+    """Return the sum over replicas."""
+    times_s, changes = _sorted(*map(np.concatenate, zip(*each, strict=True)))
+    return StepFunction(times_s=times_s, values=np.cumsum(changes, dtype=np.int64), end_s=run.end_s)
 
 
-def _held(run: RunRecord, replica: int, column: str, stays: Stays) -> StepFunction:
-    rows = run.rows_of(replica)
-    ends = np.append(run.iterations.end_s[rows], stays.until_s[stays.left & (stays.replica == replica)])
-    idle_s = np.append(ends[_empty_after(stays, replica, ends)], _failed_s(run, replica))
-    times = np.concatenate([run.iterations.start_s[rows], idle_s])
-    values = np.concatenate([getattr(run.iterations, column)[rows], np.zeros(len(idle_s))])
+def _queue(run: RunRecord, replica: int, stays: Stays, failed_s: FloatColumn) -> Steps:
+    """One more with each arrival; with each batch, what then waits instead of what waited and has arrived since."""
+    starts, waiting = _sorted(
+        np.append(failed_s, run.of_replica(run.iterations.start_s, replica)),
+        np.append(np.zeros(len(failed_s), np.int32), run.of_replica(run.iterations.waiting, replica)),
+    )
+    arrivals = stays.come_s(replica)
+    come = np.searchsorted(arrivals, starts, side="right")
+    steps = np.diff((waiting - come).astype(np.int32), prepend=np.int32(0))
+    return np.append(starts, arrivals), np.append(steps, np.ones(len(arrivals), np.int32))
+
+
+def _held(run: RunRecord, replica: int, column: str, stays: Stays, failed_s: FloatColumn) -> Steps:
+    """With each batch, what is held then; nothing once the last request has left, or the replica failed."""
+    ends = np.append(run.of_replica(run.iterations.end_s, replica), stays.moved_s(replica))
+    idle_s = np.append(ends[stays.none_after(replica, ends)], failed_s)
+    times, held = _sorted(
+        np.append(idle_s, run.of_replica(run.iterations.start_s, replica)),
+        np.append(np.zeros(len(idle_s), np.int32), run.of_replica(getattr(run.iterations, column), replica)),
+    )
+    return times, np.diff(held, prepend=np.int32(0))
+
+
+def _sorted(times: FloatColumn, values: SmallColumn) -> Steps:
     order = np.argsort(times, kind="stable")
-    return StepFunction(times_s=times[order], values=values[order].astype(np.float64), end_s=run.end_s)
+    return times[order], values[order]
 
 
-def _failed_s(run: RunRecord, replica: int) -> FloatColumn:
-    return np.array([outage.start_s for outage in outages(run) if outage.replica == replica])
-
-
-def _empty_after(stays: Stays, replica: int, ends: FloatColumn) -> npt.NDArray[np.bool_]:
-    """Which moments leave a replica without any request that has come and not left."""
-    mine = stays.replica == replica
-    come = np.searchsorted(np.sort(stays.from_s[mine]), ends, side="right")
-    left = np.searchsorted(np.sort(stays.until_s[mine]), ends, side="right")
-    return np.asarray(come == left)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stays:
-    """When a request was on a replica, each column [stays]: from its arrival there until it left, NaN for never.
-
-    A request has one stay, or two where its last token came from another replica: it ``left`` the first one when its
-    KV had been transferred, or when that failed.
-    """
-
-    replica: SmallColumn
-    from_s: FloatColumn
-    until_s: FloatColumn
-    left: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, run: RunRecord) -> Stays:
-        """Return the stays of all requests of a run."""
-        requests = run.requests
-        elsewhere = requests.decode_replica != requests.replica
-        moved = np.flatnonzero(elsewhere)
-        moved_s = _moved_s(run, moved)
-        until_s = requests.finished_s.copy()
-        until_s[moved] = moved_s
-        return cls(
-            replica=np.append(requests.replica, requests.decode_replica[moved]),
-            from_s=np.append(requests.arrival_s, moved_s),
-            until_s=np.append(until_s, requests.finished_s[moved]),
-            left=np.append(elsewhere, np.zeros(len(moved), np.bool_)),
-        )
-
-
-def _moved_s(run: RunRecord, moved: npt.NDArray[np.intp]) -> FloatColumn:
-    """When the requests ``moved`` left the replica on which they began."""
-    requests = run.requests
-    replica, arrival_s = requests.replica[moved], requests.arrival_s[moved]
-    moved_s = requests.first_token_s[moved] + requests.transfer_s[moved]
-    restarted = requests.restarts[moved] > 0
-    for failure in reversed(run.meta.failures):
-        hit = restarted & (replica == failure.replica) & (arrival_s <= failure.failed_s)
-        moved_s[hit] = failure.failed_s
-    return moved_s
+def _failed_s(run: RunRecord) -> list[FloatColumn]:
+    """When each replica failed."""
+    moments: list[list[float]] = [[] for _ in range(run.meta.replicas)]
+    for outage in outages(run):
+        moments[outage.replica].append(outage.start_s)
+    return [np.array(of_one) for of_one in moments]

@@ -11,7 +11,7 @@ import numpy as np
 from traces.downtime import Outage, downtime_s, outages
 from traces.percentiles import EMPTY, Distribution
 from traces.run_columns import IterationColumns, RunRecord
-from traces.workload import FloatColumn, IntColumn
+from traces.workload import IntColumn
 
 KINDS = ("prefill", "mixed", "decode")
 PREFILL, MIXED, DECODE = range(3)
@@ -81,7 +81,7 @@ def batch_composition(run: RunRecord, makespan_s: float) -> BatchComposition:
     shares = np.append(busy, down_s) / whole_s if whole_s > 0 else np.zeros(len(KINDS) + 1)
     return BatchComposition(
         iterations=len(rows),
-        tokens=Distribution.of(rows.prefill_tokens.astype(np.int64) + rows.decodes),
+        tokens=Distribution.of(rows.prefill_tokens + rows.decodes),
         prefill_tokens=Distribution.of(rows.prefill_tokens),
         decodes=Distribution.of(rows.decodes),
         prefill_share=float(shares[PREFILL]),
@@ -109,25 +109,26 @@ def model_flops_utilisation(run: RunRecord, makespan_s: float) -> ModelFlopsUtil
 
 def stage_bubbles(run: RunRecord) -> tuple[StageBubbles, ...]:
     """Return the bubbles of every stage of every replica that ran anything."""
-    down = list(outages(run))
+    down: dict[int, list[Outage]] = {}
+    for outage in outages(run):
+        down.setdefault(outage.replica, []).append(outage)
+    stages = run.meta.of_each("stages").astype(int).tolist()
     return tuple(
-        _bubbles(run, replica, stage, [outage for outage in down if outage.replica == replica])
+        _bubbles(run, replica, stage, down.get(replica, ()), alone=stages[replica] == 1)
         for replica in range(run.meta.replicas)
-        if len(run.rows_of(replica))
-        for stage in range(run.meta.group_of(replica).stages)
+        if len(run.of_replica(run.iterations.replica, replica))
+        for stage in range(stages[replica])
     )
 
 
-def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage]) -> StageBubbles:
-    rows = run.rows_of(replica)
-    starts, times = run.iterations.stage_start_s[rows, stage], run.iterations.stage_time_s[rows, stage]
+def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage], *, alone: bool) -> StageBubbles:
+    starts = run.of_replica(run.iterations.stage_start_s, replica)[:, stage]
+    times = run.of_replica(run.iterations.stage_time_s, replica)[:, stage]
     begin_s, end_s = float(starts.min()), float((starts + times).max())
     busy_s = float(times.sum())
     down_s = sum(max(0.0, min(outage.end_s, end_s) - max(outage.start_s, begin_s)) for outage in down)
     idle_s = max(0.0, end_s - begin_s - busy_s - down_s)
-    nothing_s = _nothing_in_flight(
-        run.iterations.start_s[rows], run.iterations.end_s[rows], begin_s=begin_s, end_s=end_s
-    )
+    nothing_s = idle_s + down_s if alone else _nothing_in_flight(run, replica, begin_s=begin_s, end_s=end_s)
     return StageBubbles(
         replica=replica,
         stage=stage,
@@ -138,8 +139,10 @@ def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage]) -
     )
 
 
-def _nothing_in_flight(starts: FloatColumn, ends: FloatColumn, *, begin_s: float, end_s: float) -> float:
-    """Seconds between two moments in which no iteration is between its start and its end."""
+def _nothing_in_flight(run: RunRecord, replica: int, *, begin_s: float, end_s: float) -> float:
+    """Seconds between two moments in which no iteration of a replica is between its start and its end."""
+    starts = run.of_replica(run.iterations.start_s, replica)
+    ends = run.of_replica(run.iterations.end_s, replica)
     order = np.argsort(starts, kind="stable")
     until = np.maximum.accumulate(ends[order])
     left, right = np.maximum(until[:-1], begin_s), np.minimum(starts[order][1:], end_s)

@@ -26,6 +26,7 @@ from profiler.profiled_range import ProfiledRange
 from profiler.recorded_run import read_recorded
 from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
+from tests.simulator.plain_times import PlainTimes
 from traces.errors import InputError
 from traces.files import read_json, write_json
 from traces.workload import Workload
@@ -37,7 +38,7 @@ TRUE = EngineFit(factors=FACTORS, iteration_s=1.5e-3, chunk_s=3e-4, decode_s=1e-
 HARDLY = EngineFit(iteration_s=SHIPPED.describe()["overhead_s"], layers=32)
 
 
-class Engine:
+class Engine(PlainTimes):
     """Times of a cost model with an engine of its own and some noise, now and then far too long."""
 
     def __init__(self, engine: EngineFit, noise: float = 0.0, *, strays: float = 0.0, pace: float = 1.0) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.aggregates import Aggregates, Slice, chunk_pairs, decode_tokens_read
+from profiler.aggregates import Aggregates, Slice, chunk_pairs, columns_of, decode_tokens_read
 from profiler.deployment import Deployment
 from traces.errors import InputError
 
@@ -134,7 +134,7 @@ def test_pairs_within_a_window(tokens: int, past: int, window: int | None) -> No
 @given(contexts=st.lists(st.integers(1, 50), min_size=1, max_size=20), window=st.integers(1, 60))
 def test_decodes_read_at_least_what_their_window_holds(contexts: list[int], window: int) -> None:
     batch = Aggregates(decodes=len(contexts), decode_context_sum=sum(contexts), decode_context_max=max(contexts))
-    read = decode_tokens_read(batch, window)
+    (read,) = decode_tokens_read(columns_of(batch), window)
     assert sum(min(each, window) for each in contexts) <= read <= sum(contexts)
     if max(contexts) <= window or min(contexts) >= window:
         assert read == sum(min(each, window) for each in contexts)

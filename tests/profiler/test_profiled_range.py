@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from math import nan
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler.aggregates import Aggregates, Slice
+from profiler.aggregates import Aggregates, Columns, Slice, columns_of
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
 from profiler.fitted import FittedDevice
 from profiler.measured_range import QUANTITIES, MeasuredRange
 from profiler.op import OPS
-from profiler.profiled_range import ProfiledRange
+from profiler.profiled_range import Limit, ProfiledRange
 from profiler.transfer import load_fitted
 from traces.errors import InputError
 
@@ -112,14 +114,23 @@ def test_below_the_least_measured_is_outside_beyond_one_tile() -> None:
 def test_a_sliding_window_reads_no_further() -> None:
     batch = Aggregates.of(decodes=1, context=131_072)
     assert profiled(model="mistral-7b").outside(batch) is None
+    late = {**RANGES, "prefill_attention": {**RANGES["prefill_attention"], "past_tokens": (4500, 8192)}}
+    chunk = Aggregates.of(512, past=6000)
+    assert ProfiledRange.of(placed(), ranged(late)).outside(chunk) is None
+    assert ProfiledRange.of(placed(model="mistral-7b"), ranged(late)).outside(chunk) == (
+        "prefill attention: past tokens of a chunk 4,096, below the 4,500 measured"
+    )
+
+
+def with_mixes(fitted: FittedDevice) -> FittedDevice:
+    mixes = {"query_tokens": (16, 2048), "past_tokens": (0, 4096), "decodes": (1, 128), "decode_context": (16, 16_384)}
+    measured = MeasuredRange({**mixes, **HEADS, **NUMBERS})
+    mixed = replace(fitted.ops["prefill_attention"], name="mixed_attention", measured=measured)
+    return replace(fitted, ops={**fitted.ops, "mixed_attention": mixed})
 
 
 def test_one_launch_is_held_against_the_mixes() -> None:
-    mixes = {"query_tokens": (16, 2048), "past_tokens": (0, 4096), "decodes": (1, 128), "decode_context": (16, 16_384)}
-    fitted = ranged()
-    measured = MeasuredRange({**mixes, **HEADS, **NUMBERS})
-    mixed = replace(fitted.ops["prefill_attention"], name="mixed_attention", measured=measured)
-    fitted = replace(fitted, ops={**fitted.ops, "mixed_attention": mixed})
+    fitted = with_mixes(ranged())
     together = ProfiledRange.of(placed(), fitted, one_launch=True)
     batch = Aggregates.of(64, decodes=129, context=100)
     assert together.outside(batch) == "mixed attention: decodes 129, beyond the 128 measured"
@@ -127,25 +138,104 @@ def test_one_launch_is_held_against_the_mixes() -> None:
     assert ProfiledRange.of(placed(), fitted).outside(batch) is None
 
 
-@given(
-    chunks=st.lists(st.tuples(st.integers(1, 3000), st.integers(0, 10_000)), max_size=3),
-    contexts=st.lists(st.integers(1, 80_000), max_size=6),
-    copies=st.integers(1, 50),
-)
-@settings(max_examples=200, deadline=None)
-def test_the_short_cut_and_the_limits_agree(chunks: list[tuple[int, int]], contexts: list[int], copies: int) -> None:
-    batch = Aggregates(
+def plainly_asked(limit: Limit, batch: Aggregates, window: int | None) -> tuple[float, float] | None:
+    """Return the least and the most that one batch asks for, None where it does not run the op; of shapes KV heads."""
+    runs = {
+        "prefill_attention": bool(batch.chunks),
+        "decode_attention": batch.decodes > 0,
+        "mixed_attention": bool(batch.chunks) and batch.decodes > 0,
+    }
+    if not runs.get(limit.op, True):
+        return None
+    mixed = limit.op == "mixed_attention"
+    reach = 10**9 if window is None or mixed else window
+    tokens, past = [chunk.tokens for chunk in batch.chunks], [min(chunk.past, reach) for chunk in batch.chunks]
+    longest, read = min(batch.decode_context_max, reach), batch.decode_context_sum
+    if longest < batch.decode_context_max:
+        read = min(read, batch.decodes * reach)
+    match limit.quantity:
+        case "query_tokens":
+            return (sum(tokens), sum(tokens)) if mixed else (min(tokens), max(tokens))
+        case "past_tokens":
+            return (max(past) if mixed else min(past)), max(past)
+        case "decode_context":
+            mean = read / batch.decodes
+            return mean, mean if mixed else longest
+        case quantity:
+            total = batch.prefill_tokens + batch.decodes
+            value = {"tokens": total, "decodes": batch.decodes, "decode_context_sum": read, "kv_heads": 8}[quantity]
+            return value, value
+
+
+def plainly_left(found: ProfiledRange, batch: Aggregates, window: int | None) -> tuple[int, float]:
+    for index, limit in enumerate(found.limits):
+        asked = plainly_asked(limit, batch, window)
+        if asked is not None and asked[1] > limit.most:
+            return index, asked[1]
+        if asked is not None and asked[0] < limit.least:
+            return index, asked[0]
+    return -1, nan
+
+
+def batch_of(chunks: Sequence[tuple[int, int]], contexts: Sequence[int], copies: int) -> Aggregates:
+    return Aggregates(
         chunks=tuple(Slice(*chunk) for chunk in chunks),
         decodes=copies * len(contexts),
         decode_context_sum=copies * sum(contexts),
         decode_context_max=max(contexts, default=0),
     )
-    found = profiled()
-    left = [index for index, limit in enumerate(found.limits) if limit.left_at(batch) is not None]
-    leaves = found.leaves(batch)
-    assert (None if leaves is None else leaves[0]) == (left[0] if left else None)
-    if not chunks and found.holds_decodes(batch.decodes, batch.decode_context_max):
-        assert leaves is None
+
+
+def table(batches: Sequence[Aggregates]) -> Columns:
+    rows = [columns_of(batch) for batch in batches]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+SHORT = st.integers(1, 600)
+CHUNKS = st.lists(st.tuples(SHORT | st.integers(1, 3000), st.just(0) | st.integers(0, 10_000)), max_size=3)
+BATCHES = st.lists(
+    st.builds(batch_of, CHUNKS, st.lists(SHORT | st.integers(1, 80_000), max_size=6), st.integers(1, 50)),
+    min_size=1,
+    max_size=20,
+)
+LOW = {
+    "gemm": {"tokens": (200, 4096)},
+    "prefill_attention": {"query_tokens": (300, 2048), "past_tokens": (64, 8192)},
+    "decode_attention": {"decodes": (20, 256), "decode_context": (256, 65_536), "decode_context_sum": (9000, 10**6)},
+}
+FEW_HEADS = {"decode_attention": {"kv_heads": (1, 4)}}
+
+
+@given(
+    batches=BATCHES,
+    model=st.sampled_from([("llama-3.1-8b", None), ("mistral-7b", 4096)]),
+    ways=st.sampled_from([1, 2]),
+    one_launch=st.booleans(),
+    changes=st.sampled_from([{}, LOW, FEW_HEADS]),
+)
+@settings(max_examples=200, deadline=None)
+def test_columns_leave_the_range_as_their_batches_do(
+    batches: list[Aggregates],
+    model: tuple[str, int | None],
+    ways: int,
+    one_launch: bool,
+    changes: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> None:
+    ranges = {op: {**limits, **changes.get(op, {})} for op, limits in RANGES.items()}
+    deployment = placed(model=model[0], tensor_parallel_size=1 if changes is FEW_HEADS else ways)
+    found = ProfiledRange.of(deployment, with_mixes(ranged(ranges)), one_launch=one_launch)
+    expected = [plainly_left(found, batch, model[1]) for batch in batches]
+    index, value = found.leaves(table(batches))
+    assert index.tolist() == [at for at, _ in expected]
+    np.testing.assert_array_equal(value, [left for _, left in expected])
+    said = [None if at < 0 else found.limits[at].told(left) for at, left in expected]
+    assert [found.outside(batch) for batch in batches] == said
+
+
+def test_where_nothing_was_measured_nothing_is_outside() -> None:
+    index, value = ProfiledRange("nobody's").leaves(table([Aggregates.of(10**6), Aggregates.of(decodes=1, context=9)]))
+    assert index.tolist() == [-1, -1]
+    assert np.isnan(value).all()
 
 
 def test_what_ships_was_measured_where_it_says_and_a_transfer_is_no_profile() -> None:
@@ -184,7 +274,7 @@ def test_a_coefficient_that_the_physics_does_not_know_is_refused() -> None:
 
 
 def test_decodes_below_the_least_that_was_measured_are_outside() -> None:
-    """Tokens are padded to tiles, decodes and contexts are not; and with a window the shortcut must not miss it."""
+    """Tokens are padded to tiles, decodes and contexts are not; with a window it is what they read."""
     fitted = load_fitted(placed().hardware)
     decode = fitted.ops["decode_attention"]
     assert decode.measured is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,53 +11,34 @@ import pytest
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
-from profiler.profiled_range import ProfiledRange
 from simulator.cluster import Cluster
 from simulator.simulation import Scenario
+from tests.simulator.plain_times import PlainTimes
 from traces.workload import Workload
 
 
 @dataclass(frozen=True)
-class LinearTimes:
+class LinearTimes(PlainTimes):
     """10 ms, and 0.1 ms a token, on every stage; 1 ms to the next stage."""
 
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         return 0.010 + 0.0001 * (batch.prefill_tokens + batch.decodes)
 
-    def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
-        time_s, times_s, ends_s = self.iteration_time(batch), [], [start_s]
-        while len(times_s) < most and (not times_s or ends_s[-1] < until_s):
-            times_s.append(time_s)
-            ends_s.append(ends_s[-1] + time_s)
-        return times_s, ends_s[1:]
-
     def hand_off_time(self, tokens: int) -> float:
         return 0.001
-
-    def profiled_range(self) -> ProfiledRange:
-        return ProfiledRange("nobody's")
-
-    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
-        return self.iteration_time(batch, stage), self.iteration_time(batch, stage)
 
     def describe(self) -> dict[str, Any]:
         return {"device": "paper", "from": "paper", "transferred": False}
 
 
 @dataclass(frozen=True)
-class PaperDeployment:
+class PaperDeployment(PlainTimes):
     pipeline_parallel_size: int = 1
     gpus: int = 1
     peak_flops: float = 1e12
 
     def to_json(self) -> dict[str, Any]:
         return {"model": "paper", "device": "paper"}
-
-    def prefill_pairs(self, chunks: Sequence[Any]) -> float:
-        return 0.0
-
-    def flops_of(self, columns: Mapping[str, Any]) -> Any:
-        return 1e9 * (columns["prefill_tokens"] + columns["decodes"])
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from traces.errors import InputError
-from traces.run_record import RunRecorder, RunWriter, read_run, write_run
+from traces.run_record import IterationColumns, RequestColumns, RunRecorder, RunWriter, read_run, write_run
 from traces.run_schema import ITERATION_TYPES, REQUEST_TYPES
 
 FAILURE = {"replica": 1, "failed_s": 1.0, "recovered_s": 2.0, "requests": 3, "tokens": 40}
@@ -25,8 +26,8 @@ def bytes_of(folder):
 
 def same(left, right):
     assert left.meta == right.meta
-    for part in ("requests", "iterations"):
-        for name in vars(getattr(left, part)):
+    for part, kind in (("requests", RequestColumns), ("iterations", IterationColumns)):
+        for name in (field.name for field in fields(kind)):
             one, other = getattr(getattr(left, part), name), getattr(getattr(right, part), name)
             assert one.dtype == other.dtype, name
             np.testing.assert_array_equal(one, other, err_msg=name)
@@ -130,6 +131,11 @@ def test_an_empty_run_is_a_run(tmp_path, make_run):
     same(run, read_run(write_run(tmp_path / "run", run)))
 
 
+def read_all(folder):
+    run = read_run(folder)
+    return replace(run, iterations=run.iterations.in_memory())
+
+
 @pytest.fixture
 def folder(tmp_path, token_times):
     return write_run(tmp_path / "run", token_times(3, 2).record())
@@ -188,7 +194,7 @@ def set_cell(name, row, value):
 def test_what_cannot_be_is_refused_with_its_place(folder, file, change, message):
     change_table(folder / f"{file}.parquet", change)
     with pytest.raises(InputError) as caught:
-        read_run(folder)
+        read_all(folder)
     assert message in str(caught.value)
     assert f"{file}.parquet" in str(caught.value)
 
@@ -198,7 +204,7 @@ def test_wrong_gaps_are_refused_with_their_iteration(folder, token_times):
     row = next(index for index, of_one in enumerate(gaps) if of_one)
     change_table(folder / "iterations.parquet", set_cell("gap_s", row, [-1.0] * len(gaps[row])))
     with pytest.raises(InputError, match=f"row {row}, column 'gap_s': wrong value; expected seconds >= 0"):
-        read_run(folder)
+        read_all(folder)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +303,7 @@ def older(folder, version):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_record_of_an_older_version_becomes_one_of_this(tmp_path, folder, version):
-    before = read_run(folder)
+    before = read_all(folder)
     older(folder, version)
     run = read_run(folder)
     same(before, run)
@@ -338,5 +344,27 @@ def test_unequal_replicas_have_their_own_number_of_stages(tmp_path, make_run):
 
 def test_the_number_of_stages_is_that_of_the_replica(tmp_path, make_run):
     iterations = [{"replica": 1, "start_s": 0.0, "end_s": 2.0, "stage_start_s": [0.0, 1.0], "stage_time_s": [1.0, 1.0]}]
+    run = make_run(requests=[{}], iterations=iterations, groups=[{"stages": 2}, {}])
     with pytest.raises(InputError, match="row 0, column 'stage_start_s'"):
-        make_run(requests=[{}], iterations=iterations, groups=[{"stages": 2}, {}])
+        _ = run.iterations.stage_start_s
+
+
+def test_columns_asked_for_last_are_kept(tmp_path, token_times, monkeypatch):
+    run = read_run(write_run(tmp_path / "run", token_times(3, 2).record()))
+    assert run.iterations.end_s is run.iterations.end_s
+    assert run.iterations.gap_s is run.iterations.gap_s
+    monkeypatch.setattr("traces.stored_iterations.KEPT_BYTES", run.iterations.end_s.nbytes)
+    first = run.iterations.end_s
+    assert run.iterations.end_s is first
+    _ = run.iterations.flops
+    assert run.iterations.end_s is not first
+    np.testing.assert_array_equal(run.iterations.end_s, first)
+    assert run.iterations.flops is not run.iterations.gap_s
+    with pytest.raises(AttributeError):
+        _ = run.iterations.surprise
+
+
+def test_a_record_that_moves_is_still_read(tmp_path, token_times):
+    run = read_run(write_run(tmp_path / "run", token_times(3, 2).record()))
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    same(run, read_run(tmp_path / "elsewhere"))

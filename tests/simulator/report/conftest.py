@@ -13,9 +13,9 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import choose
-from profiler.profiled_range import ProfiledRange
 from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
+from tests.simulator.plain_times import PlainTimes
 from traces.run_record import RunRecord, read_run
 from traces.workload import Workload
 
@@ -23,7 +23,7 @@ BUDGETS = {"vllm": 4096, "sarathi-serve": 512}
 
 
 @dataclass(frozen=True)
-class PlainGPU:
+class PlainGPU(PlainTimes):
     """Roughly a 7B model on a large GPU: memory bound below 256 tokens, compute bound above."""
 
     pipeline_parallel_size: int = 1
@@ -39,22 +39,13 @@ class PlainGPU:
     def to_json(self) -> dict[str, Any]:
         return {"model": "plain-7b", "device": "plain-gpu", "tensor_parallel_size": 1, "max_model_len": 4096}
 
-    def flops(self, batch: Batch) -> float:
-        return 1.4e10 * batch.tokens
-
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         prefill_s = sum(2e-9 * chunk.tokens * (chunk.past + chunk.tokens) for chunk in batch.chunks)
-        linear_s = 12e-3 * max(1.0, batch.tokens / 256)
+        linear_s = 12e-3 * max(1.0, (batch.prefill_tokens + batch.decodes) / 256)
         return (linear_s + prefill_s + 8e-8 * batch.decode_context_sum) / self.pipeline_parallel_size
 
     def hand_off_time(self, tokens: int) -> float:
         return 1e-4
-
-    def profiled_range(self) -> ProfiledRange:
-        return ProfiledRange("nobody's")
-
-    def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
-        return self.iteration_time(batch, stage), self.iteration_time(batch, stage)
 
     def describe(self) -> dict[str, Any]:
         return {"device": "plain-gpu", "from": "other-gpu", "transferred": True}

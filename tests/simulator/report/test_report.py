@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -176,10 +177,8 @@ def test_one_run_has_a_report_too(runs, tmp_path):
 def test_a_run_without_any_gap_has_a_report_too(played, tmp_path):
     run = played("vllm", requests=1)["vllm"]
     none = np.zeros(len(run.iterations) + 1, np.int64)
-    short = type(run.iterations)(
-        **{**vars(run.iterations), "gap_offsets": none, "gap_s": none[:0] / 1.0, "gap_count": none[:0]}
-    )
-    silent = type(run)(meta=run.meta, requests=run.requests, iterations=short)
+    short = replace(run.iterations.in_memory(), gap_offsets=none, gap_s=none[:0] / 1.0, gap_count=none[:0])
+    silent = replace(run, iterations=short)
     assert write_report(tmp_path / "r.html", {"a": (silent, measure(silent))}).stat().st_size > 1e6
 
 

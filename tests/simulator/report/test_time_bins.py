@@ -23,7 +23,8 @@ def members(bins, times, index):
 def test_each_bin_has_the_mean_and_quantile_of_what_lies_in_it(samples, count, share):
     times, values, counts = columns(samples)
     bins = TimeBins(edges_s=np.linspace(0, 10, count + 1))
-    means, quantiles = bins.mean(times, values), bins.quantile(times, values, counts, share)
+    means = bins.mean(times, values)
+    maximum, quantiles = bins.quantiles(bins.place(times), values, counts, [1.0, share])
     for index in range(count):
         mine = members(bins, times, index)
         if not mine.any():
@@ -32,6 +33,7 @@ def test_each_bin_has_the_mean_and_quantile_of_what_lies_in_it(samples, count, s
             continue
         expanded = np.repeat(values[mine], counts[mine].astype(int))
         assert np.isclose(means[index], values[mine].mean())
+        assert maximum[index] == values[mine].max()
         assert quantiles[index] == np.percentile(expanded, 100 * share, method="inverted_cdf")
 
 

@@ -14,10 +14,10 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
-from profiler.profiled_range import ProfiledRange
 from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from simulator.validation import Judge
+from tests.simulator.plain_times import PlainTimes
 from traces.files import read_json, write_json
 from traces.workload import Workload
 
@@ -25,7 +25,7 @@ BAND = 0.1
 
 
 @dataclass(frozen=True)
-class PlainGPU:
+class PlainGPU(PlainTimes):
     """Roughly a 7B model on a large GPU, with an interval of ±10 %; deployment and cost model in one."""
 
     pipeline_parallel_size: int = 1
@@ -36,12 +36,11 @@ class PlainGPU:
     def to_json(self) -> dict[str, Any]:
         return {"model": "plain-7b", "device": "plain-gpu", "dtype": None}
 
-    def flops(self, batch: Batch) -> float:
-        return 1.4e10 * batch.tokens
-
     def iteration_time(self, batch: Batch, stage: int = 0) -> float:
         prefill_s = sum(2e-9 * chunk.tokens * (chunk.past + chunk.tokens) for chunk in batch.chunks)
-        return self.pace * (12e-3 * max(1.0, batch.tokens / 256) + prefill_s + 8e-8 * batch.decode_context_sum)
+        return self.pace * (
+            12e-3 * max(1.0, (batch.prefill_tokens + batch.decodes) / 256) + prefill_s + 8e-8 * batch.decode_context_sum
+        )
 
     def at_pace(self, pace: float) -> PlainGPU:
         return replace(self, pace=pace)
@@ -52,9 +51,6 @@ class PlainGPU:
 
     def hand_off_time(self, tokens: int) -> float:
         return 0.0
-
-    def profiled_range(self) -> ProfiledRange:
-        return ProfiledRange("nobody's")
 
     def describe(self) -> dict[str, Any]:
         return {"device": "plain-gpu", "from": "plain-gpu", "transferred": False}

@@ -113,7 +113,7 @@ def test_a_batch_that_differs_is_reported_with_its_place(measured: Make) -> None
     run = read_run(path)
     sums = run.iterations.decode_context_sum.copy()
     sums[37] += 1
-    write_run(path, replace(run, iterations=replace(run.iterations, decode_context_sum=sums)))
+    write_run(path, replace(run, iterations=replace(run.iterations.in_memory(), decode_context_sum=sums)))
     validation = made.validation()
     batches = validation.case("above", "vllm").batches
     assert (batches.same, batches.first_different, batches.leading) == (batches.measured - 1, 37, 37)
