@@ -133,10 +133,11 @@ def _lines(asked: Request, replays: int) -> list[dict[str, Any]]:
 
 def _replay(scenario: Scenario, choice: Any, *, with_plain: bool) -> Stopwatch:
     """Simulate the scenario once, with a cost model of its own."""
-    cost_model = load_cost_model(scenario.deployment)
+    (group,) = scenario.cluster.groups
+    cost_model = load_cost_model(group.deployment)
     watch = Stopwatch(cost_model, PlainCostModel(cost_model) if with_plain else None)
-    clock, arrivals = Clock(), Arrivals(scenario.workload, scenario.memory.block_size)
-    feed(clock, arrivals, Replica(clock, choice.build(scenario.memory, stages=1), watch, _forget).submit)
+    clock, arrivals = Clock(), Arrivals(scenario.workload, group.memory.block_size)
+    feed(clock, arrivals, Replica(clock, choice.build(group.memory, stages=1), watch, _forget).submit)
     gc.collect()
     clock.run()
     return watch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -36,37 +36,62 @@ class KVMemory:
         return -(-tokens // self.block_size)
 
 
+STOCK = 256
+"""Ids of blocks that are got ready at a time."""
+
+
 class BlockPool:
-    """Free blocks by id. Blocks in use + free blocks = all blocks, at any time."""
+    """Free blocks by id. Blocks in use + free blocks = all blocks, at any time.
+
+    The block that came back last is given away first, one that was never used only when there is no other. So a pool
+    takes room only for the blocks that were ever in use, and a thousand replicas cost little.
+
+    Attributes
+    ----------
+    on_release
+        Called whenever a sequence has given its blocks back, the only way in which fewer are in use than before.
+    """
 
     def __init__(self, memory: KVMemory) -> None:
         self.memory = memory
-        self._free = list(range(memory.blocks - 1, -1, -1))
+        self.on_release: Callable[[], None] | None = None
+        self._free: list[int] = []
+        self._touched = 0
 
     @property
     def free(self) -> int:
         """Blocks nobody holds."""
-        return len(self._free)
+        return self.memory.blocks - self._touched + len(self._free)
 
     @property
     def used(self) -> int:
         """Blocks in use."""
-        return self.memory.blocks - len(self._free)
+        return self._touched - len(self._free)
 
     def allocate(self, sequence: Sequence, count: int) -> None:
         """Give ``count`` free blocks to a sequence; the caller has looked that there are as many."""
-        assert count <= len(self._free), "more blocks allocated than are free"
+        if len(self._free) < count:
+            self._restock(count)
         if count == 1:
             sequence.blocks.append(self._free.pop())
         elif count:
             sequence.blocks += self._free[: -count - 1 : -1]
             del self._free[-count:]
 
+    def _restock(self, count: int) -> None:
+        """Put blocks that were never used under those that came back, so that ``count`` are ready."""
+        until = min(self._touched + max(count - len(self._free), STOCK), self.memory.blocks)
+        self._free[:0] = range(until - 1, self._touched - 1, -1)
+        self._touched = until
+        assert count <= len(self._free), "more blocks allocated than are free"
+
     def allocate_each(self, sequences: Collection[Sequence]) -> bool:
         """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
         free = self._free
         if len(sequences) > len(free):
-            return False
+            if len(sequences) > self.free:
+                return False
+            self._restock(len(sequences))
         for sequence in sequences:
             sequence.blocks.append(free.pop())
         return True
@@ -75,3 +100,5 @@ class BlockPool:
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""
         self._free += reversed(sequence.blocks)
         sequence.blocks = []
+        if self.on_release is not None:
+            self.on_release()

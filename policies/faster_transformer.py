@@ -11,6 +11,10 @@ class FasterTransformer(ReservingPolicy):
 
     name = "faster-transformer"
 
+    def _seat_incoming(self) -> None:
+        if not self.decodes:
+            super()._seat_incoming()
+
     def _fill(self, batch: Batch) -> None:
         if self.decodes:
             self._decode_all(batch)

@@ -18,7 +18,7 @@ from policies.sequence import Sequence
 from policies.settings import Settings
 from traces.errors import InputError
 
-by_rank = attrgetter("rank")
+by_rank, by_arrival = attrgetter("rank"), attrgetter("request_id")
 
 
 class Policy(ABC):
@@ -34,6 +34,8 @@ class Policy(ABC):
     ----------
     waiting
         Requests that hold no KV, first come first; a preempted one goes back to the front.
+    incoming
+        Sequences whose KV was computed elsewhere and that wait here for a seat, first come first.
     decodes, prefilling
         Residents that are ready (in no batch in flight): those that decode, and those whose prompt is not
         done, in order of priority.
@@ -53,6 +55,7 @@ class Policy(ABC):
         self.batch_limit = max(1, settings.max_num_seqs // stages)
         self.pool = self._new_pool()
         self.waiting: deque[Sequence] = deque()
+        self.incoming: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
         self.decodes = ReadyDecodes(memory.block_size)
         self.residents = 0
@@ -60,6 +63,7 @@ class Policy(ABC):
         self._fits = 0
         self._preemptions = 0
         self._cancelled: dict[Sequence, None] = {}
+        self._held: dict[Sequence, None] = {}
 
     def _new_pool(self) -> BlockPool:
         return BlockPool(self.memory)
@@ -67,7 +71,7 @@ class Policy(ABC):
     @property
     def has_work(self) -> bool:
         """Whether any request waits or is resident."""
-        return bool(self.waiting or self.residents)
+        return bool(self.waiting or self.incoming or self.residents)
 
     # --- what the loop calls ---
 
@@ -102,15 +106,28 @@ class Policy(ABC):
         return self.memory.blocks
 
     def add(self, sequence: Sequence) -> None:
-        """Take a request that has just arrived; the caller adds them in order of arrival, ties by id."""
+        """Take a request that has just arrived; the caller adds them in order of arrival, ties by id.
+
+        One that comes late, from a replica that failed, takes its place among the others. One whose KV has come with
+        it (nothing is ``left`` of its prompt) is decoded as soon as it has a seat and blocks, before younger prompts.
+        """
         self.check(sequence.prompt_tokens, sequence.output_tokens)
-        self.waiting.append(sequence)
+        self._enqueue(sequence)
+
+    def _enqueue(self, sequence: Sequence) -> None:
+        queue = self.waiting if sequence.left else self.incoming
+        if queue and queue[-1].request_id > sequence.request_id:
+            insort(queue, sequence, key=by_arrival)
+        else:
+            queue.append(sequence)
 
     def schedule(self, now_s: float) -> Batch | None:
         """Return the next batch, or None where there is nothing to run or no stage is free."""
         if self.in_flight == self.stages:
             return None
         batch = Batch()
+        if self.incoming:
+            self._seat_incoming()
         self._fill(batch)
         if batch.group is None and not batch.chunks:
             return None
@@ -215,9 +232,23 @@ class Policy(ABC):
         self.pool.release(sequence)
         self.residents -= 1
 
+    def hold(self, sequence: Sequence) -> None:
+        """Run a resident no further, whose KV goes elsewhere; it keeps its seat and blocks until :meth:`let_go`."""
+        taken = self._forget(sequence)
+        assert taken, "only a resident that is in no batch in flight can be held"
+        self._held[sequence] = None
+
+    def let_go(self, sequence: Sequence) -> None:
+        """Take the seat and the blocks of a sequence that was held; what it has computed stays computed."""
+        del self._held[sequence]
+        self.pool.release(sequence)
+        self.residents -= 1
+
     def cancel(self, sequence: Sequence) -> None:
         """Drop a request: now, or when the batch that it is in comes back."""
-        if sequence in self.waiting:
+        if sequence in self.incoming:
+            self.incoming.remove(sequence)
+        elif sequence in self.waiting:
             self.waiting.remove(sequence)
         elif sequence.blocks:
             self._cancelled[sequence] = None
@@ -246,7 +277,7 @@ class Policy(ABC):
             The requests that have not ended, in order of arrival, each without KV and with its output so far as part of
             what it has to compute again; and how many tokens of KV that is.
         """
-        residents = [*self.decodes, *self.prefilling]
+        residents = [*self.decodes, *self.prefilling, *self._held, *self.incoming]
         for batch in in_flight:
             residents += [*(batch.group or ()), *(chunk.sequence for chunk in batch.chunks)]
         lost = 0
@@ -275,6 +306,26 @@ class Policy(ABC):
         return self.batch_limit - batch.sequences
 
     # --- the life of a sequence ---
+
+    def _seat_incoming(self) -> None:
+        """Let sequences decode whose KV has come, unless an older request waits for a seat."""
+        incoming, waiting = self.incoming, self.waiting
+        while (
+            incoming
+            and self.residents < self.settings.max_num_seqs
+            and not (waiting and waiting[0].request_id < incoming[0].request_id)
+            and self._house(incoming[0])
+        ):
+            self.decodes.add(incoming.popleft())
+
+    def _house(self, sequence: Sequence) -> bool:
+        """Make a sequence resident that brings its KV, if the blocks for that are free."""
+        blocks = self.memory.blocks_for(sequence.computed)
+        if self.pool.free < blocks:
+            return False
+        self.residents += 1
+        self.pool.allocate(sequence, blocks)
+        return True
 
     def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
         sequence.computed += tokens

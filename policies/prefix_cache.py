@@ -23,8 +23,8 @@ class PrefixCachePool(BlockPool):
     def __init__(self, memory: KVMemory, *, enabled: bool = True) -> None:
         super().__init__(memory)
         self.enabled = enabled
-        self._idle: OrderedDict[int, None] = OrderedDict.fromkeys(range(memory.blocks))
-        self._holders = [0] * memory.blocks
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._holders: list[int] = []
         self._names: dict[int, BlockKey] = {}
         self._named: dict[BlockKey, int] = {}
         self._awaited = CachedPrefix(None)
@@ -32,7 +32,7 @@ class PrefixCachePool(BlockPool):
     @property
     def free(self) -> int:
         """Blocks nobody holds, those included that could be found again."""
-        return len(self._idle)
+        return self.memory.blocks - len(self._holders) + len(self._idle)
 
     def hits(self, sequence: Sequence) -> CachedPrefix:
         """Return the cached blocks a waiting sequence's prompt begins with; its last token is always left to run.
@@ -70,22 +70,30 @@ class PrefixCachePool(BlockPool):
         """Give a sequence the ``count`` free blocks that were not used for longest; they lose their names."""
         assert count <= self.free, "more blocks allocated than are free"
         for _ in range(count):
-            block, _none = self._idle.popitem(last=False)
-            name = self._names.pop(block, None)
-            if name is not None:
-                del self._named[name]
-            self._holders[block] = 1
-            self._awaited.lose(block)
-            sequence.blocks.append(block)
+            sequence.blocks.append(self._oldest())
+
+    def _oldest(self) -> int:
+        """Take the free block that was not used for longest: one that never was, while there is such a one."""
+        block = len(self._holders)
+        if block < self.memory.blocks:
+            self._holders.append(1)
+            return block
+        block, _none = self._idle.popitem(last=False)
+        name = self._names.pop(block, None)
+        if name is not None:
+            del self._named[name]
+        self._holders[block] = 1
+        self._awaited.lose(block)
+        return block
 
     @property
     def used(self) -> int:
         """Blocks in use."""
-        return self.memory.blocks - len(self._idle)
+        return len(self._holders) - len(self._idle)
 
     def allocate_each(self, sequences: Collection[Sequence]) -> bool:
         """Give each of ``sequences`` one free block, in turn; False, and none, where there are not as many."""
-        if len(sequences) > len(self._idle):
+        if len(sequences) > self.free:
             return False
         for sequence in sequences:
             self.allocate(sequence, 1)
@@ -120,3 +128,5 @@ class PrefixCachePool(BlockPool):
                 self._idle[block] = None
                 self._awaited.let_go(block)
         sequence.blocks = []
+        if self.on_release is not None:
+            self.on_release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,24 @@ def _parse_policy(item: str, settings: Mapping[str, Any]) -> PolicyChoice:
     if item.endswith(".json"):
         return read_policy(item)
     name, *pairs = item.split(":")
-    own = dict(_parse_setting(pair) for pair in pairs)
+    own = dict(parse_setting(pair, where="--policies") for pair in pairs)
     fields = dataclasses.fields(POLICIES[name][1]) if name in POLICIES else ()
     takes = {field.name for field in fields if field.default is not None}
     shared = {key: value for key, value in settings.items() if value is not None and key in takes}
     return parse_choice(name, shared | own, where="--policies")
 
 
-def _parse_setting(pair: str) -> tuple[str, Any]:
+def parse_setting(pair: str, *, where: str | PathLike[str]) -> tuple[str, Any]:
+    """Return the name and the value of ``setting=value``: a number, true or false.
+
+    Raises
+    ------
+    InputError
+        If it is not of that form; ``where`` it stands is said.
+    """
     key, equals, value = pair.partition("=")
     if not equals:
-        raise InputError(f"setting {pair!r}", where="--policies", expected="name:setting=value")
+        raise InputError(f"setting {pair!r}", where=where, expected="name:setting=value")
     if value.lower() in ("true", "false"):
         return key, value.lower() == "true"
     for kind in (int, float):
@@ -64,7 +72,7 @@ def _parse_setting(pair: str) -> tuple[str, Any]:
             return key, kind(value)
         except ValueError:
             continue
-    raise InputError(f"setting {pair!r}", where="--policies", expected="a number, true or false")
+    raise InputError(f"setting {pair!r}", where=where, expected="a number, true or false")
 
 
 def _label(item: str, choice: PolicyChoice, *, whole: bool = False) -> str:

@@ -58,6 +58,14 @@ class UpfrontPolicy(Policy):
         self.pool.allocate(sequence, self._upfront_blocks(sequence))
         batch.prefill(sequence, tokens)
 
+    def _house(self, sequence: Sequence) -> bool:
+        blocks = self._upfront_blocks(sequence)
+        if self.pool.free - blocks < self._spared_blocks:
+            return False
+        self.residents += 1
+        self.pool.allocate(sequence, blocks)
+        return True
+
     @property
     @abstractmethod
     def _spared_blocks(self) -> int:

@@ -88,13 +88,14 @@ class VLLMV1(Policy):
     @property
     def has_work(self) -> bool:
         """Whether any request waits or is resident."""
-        return bool(self.waiting or self._unseen or self.residents > len(self._leaving))
+        return bool(self.waiting or self.incoming or self._unseen or self.residents > len(self._leaving))
 
-    def add(self, sequence: Sequence) -> None:
-        """Take a request that has just arrived; one that arrives while a batch runs is first seen after the next."""
-        super().add(sequence)
+    def _enqueue(self, sequence: Sequence) -> None:
+        """Queue a request; one that arrives while a batch runs is first seen after the next."""
         if self._ahead and not self._idle:
-            self._unseen.append(self.waiting.pop())
+            self._unseen.append(sequence)
+        else:
+            super()._enqueue(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
         """Drop a request: now, or when the batch that it is in comes back."""
@@ -127,7 +128,8 @@ class VLLMV1(Policy):
     def _catch_up(self) -> bool:
         """See what came and what went while the last batch ran; False where nothing did."""
         news = bool(self._unseen or self._leaving)
-        self.waiting.extend(self._unseen)
+        for sequence in self._unseen:
+            super()._enqueue(sequence)
         self._unseen.clear()
         for sequence in self._leaving:
             super()._vacate(sequence)
@@ -233,6 +235,17 @@ class VLLMV1(Policy):
             self._seat(sequence, hits)
             self.pool.allocate(sequence, self._missing(sequence, tokens))
             self._run(batch, sequence, tokens)
+
+    def _house(self, sequence: Sequence) -> bool:
+        hits, computed, cached = self.pool.hits(sequence), sequence.computed, sequence.cached_tokens
+        missing = self.memory.blocks_for(computed) - len(hits)
+        if missing > self.pool.free - hits.idle:
+            return False
+        self._seat(sequence, hits)
+        self.pool.allocate(sequence, missing)
+        sequence.computed, sequence.cached_tokens = computed, cached
+        self.pool.register(sequence, 0, computed)
+        return True
 
     def _needs_whole(self, sequence: Sequence) -> bool:
         """With batches in flight, two preempted requests could else take each other's blocks for ever."""

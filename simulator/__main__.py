@@ -55,6 +55,16 @@ def run_command(
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    replicas: options.Replicas = None,
+    router: options.Router = None,
+    cluster: options.Cluster = None,
+    prefill_replicas: options.PrefillReplicas = None,
+    decode_replicas: options.DecodeReplicas = None,
+    link_bandwidth: options.LinkBandwidth = None,
+    link_latency: options.LinkLatency = None,
+    fail: options.Fail = None,
+    mtbf: options.Mtbf = None,
+    mttr: options.Mttr = None,
     goodput: options.Goodput = None,
     perfetto: options.Perfetto = False,
     json: options.Json = False,
@@ -64,6 +74,8 @@ def run_command(
     Prints a table; writes a run record (run.json, requests.parquet, iterations.parquet) and an HTML report.
 
     Example: python -m simulator run --workload chat --request-rate 3 --model mistral-7b --device a100-sxm
+
+    A cluster: python -m simulator run --workload chat --request-rate 40 --replicas 16 --router least-kv --fail 3@60+30
     """
     given = dict(locals())
     if "," in policy:
@@ -103,6 +115,16 @@ def compare_command(
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    replicas: options.Replicas = None,
+    router: options.Router = None,
+    cluster: options.Cluster = None,
+    prefill_replicas: options.PrefillReplicas = None,
+    decode_replicas: options.DecodeReplicas = None,
+    link_bandwidth: options.LinkBandwidth = None,
+    link_latency: options.LinkLatency = None,
+    fail: options.Fail = None,
+    mtbf: options.Mtbf = None,
+    mttr: options.Mttr = None,
     goodput: options.Goodput = None,
     perfetto: options.Perfetto = False,
     json: options.Json = False,

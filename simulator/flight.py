@@ -57,7 +57,7 @@ class Flight:
     ) -> None:
         self.replica = replica
         self.batch = batch
-        self.waiting = len(policy.waiting)
+        self.waiting = len(policy.waiting) + len(policy.incoming)
         self.running = policy.residents
         self.blocks_used = [policy.pool.used]
         self.stage_start_s = stage_start_s

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from simulator.router_catalog import ROUTERS
+
 WORKLOAD, HARDWARE, SCHEDULER, OUTPUT = "Workload", "Hardware and memory", "Scheduler", "Output"
+CLUSTER = "Cluster"
 
 Workload = Annotated[
     str,
@@ -119,6 +122,89 @@ MaxNumBatchedTokens = Annotated[
         "vllm:max_num_batched_tokens=...).",
         rich_help_panel=SCHEDULER,
     ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        help="Equal copies of the model, each on GPUs of its own, behind a router. Default: 1.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Router = Annotated[
+    str | None,
+    typer.Option(
+        "--router",
+        help=f"Which replica gets a request: {', '.join(ROUTERS)}. least-kv looks at the share of KV blocks in use; "
+        "prefix-affinity sends a prompt to where its beginning is cached (by the hash_ids of the trace), unless that "
+        "replica is overloaded (prefix-affinity:overload=2:slack=16). Default: least-requests.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Cluster = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        help='A JSON file for replicas that differ: "groups", a list of objects with count, role (both, prefill, '
+        "decode), device, profile, tensor_parallel_size, pipeline_parallel_size, gpu_memory_utilization, "
+        "max_num_seqs, max_num_batched_tokens, weight; what one leaves out is as the other options say. It may also "
+        "hold router, link and failures; the options of this panel come before those.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+PrefillReplicas = Annotated[
+    int | None,
+    typer.Option(
+        "--prefill-replicas",
+        help="Disaggregate: so many replicas run prompts alone, up to the first token; the KV then goes over a link "
+        "to one of the --decode-replicas.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+DecodeReplicas = Annotated[
+    int | None,
+    typer.Option(
+        "--decode-replicas",
+        help="Replicas that decode what --prefill-replicas have begun.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+LinkBandwidth = Annotated[
+    float | None,
+    typer.Option(
+        "--link-bandwidth",
+        help="GB/s at which a prefill replica sends KV, one transfer at a time. Default: the network adapters of its "
+        "GPUs, by the data sheet.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+LinkLatency = Annotated[
+    float | None,
+    typer.Option(
+        "--link-latency", help="Milliseconds before a transfer's first byte. Default: 1.", rich_help_panel=CLUSTER
+    ),
+]
+Fail = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail",
+        metavar="REPLICA@SECONDS+DOWN",
+        help="A replica (from 0) fails at this time, and is back so many seconds later: 3@120+30. Its requests are "
+        "queued again and compute their KV anew. May be given several times.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Mtbf = Annotated[
+    float | None,
+    typer.Option(
+        "--mtbf",
+        help="Let every replica fail at random: mean seconds from a recovery to the next failure. With --mttr.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Mttr = Annotated[
+    float | None,
+    typer.Option("--mttr", help="Mean seconds from a failure to the recovery.", rich_help_panel=CLUSTER),
 ]
 Goodput = Annotated[
     list[str] | None,

@@ -86,6 +86,7 @@ class Replica:
         self.index = index
         self.requests = 0
         self._ahead_s = ahead_s
+        self._on_release: Callable[[], None] | None = None
         self._free_s = [0.0] * policy.stages
         self._flights: deque[Flight] = deque()
         self._landing: Moment | None = None
@@ -97,6 +98,12 @@ class Replica:
         """Take a request that arrives now."""
         self.policy.add(sequence)
         self.requests += 1
+        self.look_up()
+
+    def let_go(self, sequence: Sequence) -> None:
+        """Drop a sequence that was held (:meth:`policies.policy.Policy.hold`): its KV is elsewhere now."""
+        self.policy.let_go(sequence)
+        self.requests -= 1
         self.look_up()
 
     def look_up(self) -> None:
@@ -127,6 +134,7 @@ class Replica:
         self._landing = self._start = None
         self._free_s = [now_s] * self.policy.stages
         self.policy = self.policy.fresh()
+        self.policy.pool.on_release = self._on_release
         self.requests = 0
         return lost
 
@@ -138,6 +146,10 @@ class Replica:
         if self._flights and (again := self._flights[0].running_at(now_s)):
             used += self.policy.blocks_ahead(self._flights[0].batch, again)
         return used
+
+    def watch(self, on_release: Callable[[], None]) -> None:
+        """Call ``on_release`` whenever KV blocks come free."""
+        self._on_release = self.policy.pool.on_release = on_release
 
     @property
     def settled_s(self) -> float:

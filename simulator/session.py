@@ -13,6 +13,7 @@ import numpy as np
 
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
+from simulator.cluster_options import ClusterOptions
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario
@@ -33,7 +34,7 @@ TIMELINE = ".perfetto.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(ClusterOptions):
     """What a person asked of ``run`` or ``compare``; each field is the option of that name."""
 
     workload: str
@@ -145,6 +146,7 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
         "max_num_batched_tokens": request.max_num_batched_tokens,
     }
     choices = parse_policies(request.policies, settings=shared)
+    cluster = request.cluster_settings()
     workload = open_workload(
         request.workload,
         num_prompts=request.num_prompts,
@@ -162,6 +164,7 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
         max_model_len=request.max_model_len,
         policies=choices.values(),
         seed=request.seed,
+        cluster=cluster,
         tensor_parallel_size=request.tensor_parallel_size,
         pipeline_parallel_size=request.pipeline_parallel_size,
         gpu_memory_utilization=request.gpu_memory_utilization,

@@ -13,24 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from policies.arrivals import Arrivals
-from policies.batch import Completion
-from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from policies.sequence import Sequence
-from profiler.cost_model import CostModel
-from profiler.deployment import Deployment
-from simulator.bubble_ledger import BubbleLedger
 from simulator.clock import Clock, Order
-from simulator.flight import Flight
-from simulator.interval_sample import IntervalSample
-from simulator.range_marks import RangeMarks
-from simulator.replica import Replica
-from traces.iteration_log import Columns
-from traces.run_log import RunLog, describe_workload
+from simulator.cluster import Cluster
+from simulator.dispatcher import Dispatcher
+from simulator.recorder import OnProgress, Recorder
+from traces.run_log import describe_workload
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
-OnProgress = Callable[[int], None]
+AHEAD_S = 1.0
+"""How far one of several replicas runs ahead at most: some 100 iterations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +36,7 @@ class Scenario:
     """
 
     workload: Workload
-    deployment: Deployment
-    cost_model: CostModel
-    memory: KVMemory
+    cluster: Cluster
     seed: int = 0
     strict: bool = False
     step: bool = False
@@ -61,21 +53,38 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
         If the policy does not go with the memory, a request can never be served, or a strict scenario comes to a
         batch that is outside of what was measured.
     """
-    stages = scenario.deployment.pipeline_parallel_size
-    clock = Clock()
-    arrivals = Arrivals(scenario.workload, scenario.memory.block_size)
-    policy = choice.build(scenario.memory, stages=stages)
-    ahead_s = None if scenario.step else partial(arrivals.ahead_s, 1)
+    clock, cluster, workload = Clock(), scenario.cluster, scenario.workload
+    arrivals = Arrivals(workload, cluster.block_size)
+    ahead_s = None if scenario.step else _ahead(clock, arrivals, cluster.replicas)
     with RunWriter(folder) as writer:
-        record = _Recorder(scenario, choice, writer, on_progress)
-        log = record.log
-        replica = Replica(clock, policy, scenario.cost_model, record, ahead_s=ahead_s)
-        feed(clock, arrivals, replica.submit)
+        record = Recorder(
+            cluster,
+            choice,
+            workload,
+            writer,
+            lambda: dispatcher.settled_s,
+            strict=scenario.strict,
+            on_progress=on_progress,
+        )
+        dispatcher = Dispatcher(
+            clock, cluster, choice, workload, record.log.columns, record, seed=scenario.seed, ahead_s=ahead_s
+        )
+        feed(clock, arrivals, dispatcher.entrance)
         with _no_garbage_collection():
             clock.run()
-        assert log.finished == len(arrivals), "requests were left behind"
+        assert record.log.finished == len(arrivals), "requests were left behind"
         record.close()
-        writer.meta(_meta(scenario, choice, record))
+        writer.meta(_meta(scenario, choice, record, dispatcher))
+
+
+def _ahead(clock: Clock, arrivals: Arrivals, replicas: int) -> Callable[[], float]:
+    """Return until when each of so many replicas may plan ahead: about when the next request comes to it.
+
+    Of several none runs far ahead of the others, for what it reports waits in memory until they are as far.
+    """
+    if replicas == 1:
+        return partial(arrivals.ahead_s, 1)
+    return lambda: min(arrivals.ahead_s(replicas), clock.now + AHEAD_S)
 
 
 @contextmanager
@@ -110,67 +119,18 @@ def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) ->
     wait()
 
 
-class _Recorder:
-    """Takes what a replica completes: into the run record, marked, with how sure its time is."""
-
-    def __init__(
-        self, scenario: Scenario, choice: PolicyChoice, writer: RunWriter, on_progress: OnProgress | None
-    ) -> None:
-        self.log = RunLog(writer, scenario.workload, self.complete)
-        self._deployment, self._on_progress = scenario.deployment, on_progress
-        self._ledger = BubbleLedger(self.log.columns["bubble_s"])
-        self._pipelined = scenario.deployment.pipeline_parallel_size > 1
-        self._marks = RangeMarks(scenario.cost_model, choice.name, strict=scenario.strict)
-        self._intervals = IntervalSample(scenario.cost_model)
-
-    def __call__(self, flight: Flight, done: Completion) -> None:
-        if self._pipelined:
-            self._ledger.enter(flight)
-        if done.finished:
-            self.log.ended(done.finished)
-            if self._on_progress is not None:
-                self._on_progress(self.log.finished)
-        self.log.iterations(flight)
-
-    def complete(self, columns: Columns) -> Columns:
-        """Return what follows of iterations from their other columns: FLOPs, and whether they were measured."""
-        self._intervals.take(columns)
-        return {"flops": self._deployment.flops_of(columns), "outside": self._marks.mark(columns)}
-
-    def close(self) -> None:
-        """Hand over everything that is left."""
-        self._ledger.close()
-        self.log.close()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of how the cost model fits this run."""
-        return {"profiled_range": self._marks.as_dict(), "interval": self._intervals.as_dict()}
-
-
-def _meta(scenario: Scenario, choice: PolicyChoice, record: _Recorder) -> dict[str, Any]:
+def _meta(scenario: Scenario, choice: PolicyChoice, record: Recorder, dispatcher: Dispatcher) -> dict[str, Any]:
     """Return what ``run.json`` says of the run."""
-    deployment, memory = scenario.deployment, scenario.memory
+    cluster = scenario.cluster
     return {
         "source": "simulator",
         "policy": {"name": choice.name, **asdict(choice.settings)},
         "workload": describe_workload(scenario.workload),
         "seed": scenario.seed,
-        "groups": [
-            {
-                "count": 1,
-                "role": "both",
-                "deployment": deployment.to_json(),
-                "stages": deployment.pipeline_parallel_size,
-                "gpus": deployment.gpus,
-                "kv_blocks": memory.blocks,
-                "peak_flops": deployment.peak_flops,
-                "max_num_seqs": choice.settings.max_num_seqs,
-                "cost_model": {**scenario.cost_model.describe(), **record.as_dict()},
-            }
-        ],
-        "block_size": memory.block_size,
-        "router": None,
-        "link": None,
-        "failures": [],
+        "groups": [group.as_dict() for group in record.groups],
+        "block_size": cluster.block_size,
+        "router": cluster.router.as_dict() if cluster.replicas > 1 else None,
+        "link": None if cluster.link is None else asdict(cluster.link),
+        "failures": dispatcher.failures,
         "versions": {"charioteer": version("charioteer"), "simpy": version("simpy")},
     }

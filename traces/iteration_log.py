@@ -105,7 +105,7 @@ class IterationLog:
         self._rows = self._numbered = 0
 
     def add(self, flight: Flight) -> int:
-        """Note the iterations of a flight; return how many there are that are in no table yet."""
+        """Note the iterations of a flight; return how many there are since tables were asked for."""
         flights = self._flights
         flights.append(flight)
         self._rows += len(flight.blocks_used)
@@ -119,18 +119,29 @@ class IterationLog:
 
         With ``rest`` also the last rows, fewer than a table.
         """
-        made = _joined([*self._rest, *([_columns(self._flights)] if self._flights else [])])
-        self._flights, self._rest = [], []
+        if self._flights:
+            self._rest.append(_columns(self._flights))
+            self._flights = []
+        self._rows = 0
+        if not rest and not self._worth_sorting(settled_s):
+            return
+        made = _joined(self._rest)
+        self._rest = []
         if made is None:
             return
         if self._replicas > 1:
-            made = _taken(made, np.lexsort((made["replica"], made["end_s"])))
+            made = taken(made, np.lexsort((made["replica"], made["end_s"])))
         rows = len(made["end_s"])
         settled = rows if rest or self._replicas == 1 else int(np.searchsorted(made["end_s"], settled_s))
         until = settled if rest else settled - settled % ROWS
         for first in range(0, until, ROWS):
             yield self._table(_sliced(made, first, min(first + ROWS, until)))
-        self._rest, self._rows = [_sliced(made, until, rows)], rows - until
+        self._rest = [_sliced(made, until, rows)]
+
+    def _worth_sorting(self, settled_s: float) -> bool:
+        """Whether there is a table's worth of complete rows, and they are half of all, so that each is sorted twice."""
+        complete = sum(int(np.count_nonzero(part["end_s"] < settled_s)) for part in self._rest)
+        return complete >= max(ROWS, sum(len(part["end_s"]) for part in self._rest) // 2)
 
     def _table(self, columns: Columns) -> pa.RecordBatch:
         rows = len(columns["end_s"])
@@ -224,8 +235,8 @@ def _sliced(columns: Columns, first: int, last: int) -> Columns:
     return {name: made[name] if name in made else column[first:last] for name, column in columns.items()}
 
 
-def _taken(columns: Columns, order: npt.NDArray[np.intp]) -> Columns:
-    """Return the rows in another order."""
+def taken(columns: Columns, order: npt.NDArray[np.intp]) -> Columns:
+    """Return those of the rows, in that order, with their lists."""
     made = {}
     for lengths, names in LISTS.items():
         counts = columns[lengths]

@@ -15,6 +15,7 @@ from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.device import Device, device_called, device_names, load_device
 from profiler.model import load_model, model_names
+from simulator.cluster import Cluster
 from simulator.range_marks import check_measured
 from simulator.replay.engine_settings import SPARE_BLOCKS, EngineSettings, read_settings
 from simulator.replay.latencies import Latencies, Row, compare, disagreements
@@ -108,7 +109,7 @@ def replay(
     settings = read_settings(published.meta, hardware.memory_bytes, where=published.folder / "vllm" / "meta.json")
     scenario = _scenario(published, settings, hardware, model or _model(published), profile)
     if strict:
-        check_measured(scenario.cost_model)
+        check_measured(scenario.cluster.groups[0].cost_model)
     simulate(replace(scenario, strict=strict), choose(POLICY, **settings.policy()), folder)
     run = read_run(folder)
     measured, simulated = Latencies.measured(published.requests), Latencies.simulated(run)
@@ -145,7 +146,7 @@ def _scenario(
     memory = KVMemory(blocks=blocks, block_size=settings.block_size, max_model_len=placed.context_limit)
     with _profile(profile, device) as folder:
         cost_model: CostModel = load_cost_model(placed, profile=folder, one_launch=True)
-    return Scenario(workload=published.workload(), deployment=placed, cost_model=cost_model, memory=memory)
+    return Scenario(workload=published.workload(), cluster=Cluster.single(placed, cost_model, memory))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from policies.catalog import PolicyChoice
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from simulator.clock import Clock
+from simulator.cluster import Cluster
 from simulator.flight import Flight
 from simulator.replica import Replica
 from simulator.simulation import Scenario, feed, simulate
@@ -197,9 +198,7 @@ class Judge:
     ) -> Trial:
         scenario = Scenario(
             workload=workload,
-            deployment=self._deployment,
-            cost_model=cost_model,
-            memory=self._memory,
+            cluster=Cluster.single(self._deployment, cost_model, self._memory),
             seed=self._seed,
         )
         simulate(scenario, choice, folder / SIMULATED / load / label)

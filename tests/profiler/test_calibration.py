@@ -24,6 +24,7 @@ from profiler.deployment import Deployment
 from profiler.engine_fit import GROUPS, EngineFit
 from profiler.profiled_range import ProfiledRange
 from profiler.recorded_run import read_recorded
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from tests.simulator.plain_times import PlainTimes
 from traces.errors import InputError
@@ -69,7 +70,7 @@ def record(folder: Path, engine: Any, requests: int = 40, policy: str = "vllm-v1
     )
     choice = choose(policy, **({"max_num_batched_tokens": 512} if policy == "vllm-v1" else {}))
     memory = KVMemory(blocks=4000, max_model_len=4096)
-    scenario = Scenario(workload=workload, deployment=deployment, cost_model=engine, memory=memory)
+    scenario = Scenario(workload=workload, cluster=Cluster.single(deployment, engine, memory))
     simulate(scenario, choice, folder)
     return folder
 

@@ -11,6 +11,7 @@ import pytest
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario
 from tests.simulator.plain_times import PlainTimes
 from traces.workload import Workload
@@ -59,9 +60,11 @@ def paper_scenario() -> Callable[..., Scenario]:
     def make(workload: Workload, *, blocks: int = 2000, stages: int = 1) -> Scenario:
         return Scenario(
             workload=workload,
-            deployment=PaperDeployment(pipeline_parallel_size=stages),  # type: ignore[arg-type]
-            cost_model=LinearTimes(),  # type: ignore[arg-type]
-            memory=KVMemory(blocks=blocks, max_model_len=1024),
+            cluster=Cluster.single(
+                PaperDeployment(pipeline_parallel_size=stages),  # type: ignore[arg-type]
+                LinearTimes(),  # type: ignore[arg-type]
+                KVMemory(blocks=blocks, max_model_len=1024),
+            ),
         )
 
     return make

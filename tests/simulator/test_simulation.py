@@ -41,7 +41,7 @@ def plain_loop(scenario: Scenario, policy: Policy) -> list[Row]:
         if batch is None:
             now_s = float(workload.arrival_s[following])
             continue
-        start_s, now_s = now_s, now_s + scenario.cost_model.iteration_time(batch)
+        start_s, now_s = now_s, now_s + scenario.cluster.groups[0].cost_model.iteration_time(batch)
         policy.complete(batch, now_s)
         rows.append((start_s, now_s, batch.prefill_tokens, batch.decodes, batch.decode_context_sum))
     return rows
@@ -60,7 +60,7 @@ def test_one_stage_runs_as_the_plain_loop(
     iterations = simulated(scenario, name, tmp_path).iterations
     columns = ("start_s", "end_s", "prefill_tokens", "decodes", "decode_context_sum")
     rows = list(zip(*(getattr(iterations, column).tolist() for column in columns), strict=True))
-    expected = plain_loop(scenario, choose(name, **SMALL.get(name, {})).build(scenario.memory))
+    expected = plain_loop(scenario, choose(name, **SMALL.get(name, {})).build(scenario.cluster.groups[0].memory))
     assert [row[2:] for row in rows] == [row[2:] for row in expected]
     np.testing.assert_allclose([row[:2] for row in rows], [row[:2] for row in expected], rtol=1e-12)
 

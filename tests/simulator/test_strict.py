@@ -15,6 +15,7 @@ from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
 from profiler.measured_range import MeasuredRange
 from profiler.transfer import load_fitted
+from simulator.cluster import Cluster
 from simulator.provenance import sureness
 from simulator.session import Request, compare
 from simulator.simulation import Scenario, simulate
@@ -36,7 +37,7 @@ def scenario(random_workload: Callable[..., Workload], paper_scenario: Callable[
     short = replace(op, measured=MeasuredRange(limits))
     cost_model = CostModel(deployment, replace(fitted, ops={**fitted.ops, "decode_attention": short}))
     plain = paper_scenario(random_workload(60))
-    return replace(plain, deployment=deployment, cost_model=cost_model)
+    return replace(plain, cluster=Cluster.single(deployment, cost_model, plain.cluster.groups[0].memory))
 
 
 def test_iterations_outside_are_marked_and_their_share_is_said(scenario: Scenario, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import choose
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from tests.simulator.plain_times import PlainTimes
 from traces.run_record import RunRecord, read_run
@@ -70,9 +71,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, 
         gpu: Any = PlainGPU(pipeline_parallel_size=stages)
         scenario = Scenario(
             workload=chat(requests, rate_per_s),
-            deployment=gpu,
-            cost_model=gpu,
-            memory=KVMemory(blocks=2500, max_model_len=4096),
+            cluster=Cluster.single(gpu, gpu, KVMemory(blocks=2500, max_model_len=4096)),
         )
         for name in names:
             budget = {"max_num_batched_tokens": BUDGETS[name]} if name in BUDGETS else {}

@@ -14,6 +14,7 @@ import pytest
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from simulator.validation import Judge
 from tests.simulator.plain_times import PlainTimes
@@ -125,7 +126,7 @@ def measured(
         for load, workload in workloads.items():
             for label, choice in choices.items():
                 slow: Any = Engine(**engine)
-                scenario = Scenario(workload=workload, deployment=gpu, cost_model=slow, memory=memory)
+                scenario = Scenario(workload=workload, cluster=Cluster.single(gpu, slow, memory))
                 path = tmp_path / "measured" / load / label
                 simulate(scenario, choice, path)
                 document = read_json(path / "run.json")

@@ -18,6 +18,7 @@ from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
 from profiler.cost_model import load_cost_model
 from profiler.deployment import Deployment
+from simulator.cluster import Cluster
 from simulator.simulation import Scenario, simulate
 from simulator.validation import Judge, Validation
 from simulator.validation.validation import Finding
@@ -255,7 +256,8 @@ def test_a_deployment_with_the_cost_model_that_ships(tmp_path: Path) -> None:
     workload = Workload(
         name="few", arrival_s=np.arange(6) / 4, prompt_tokens=np.full(6, 700), output_tokens=np.arange(6, 12)
     )
-    scenario = Scenario(workload=workload, deployment=deployment, cost_model=load_cost_model(deployment), memory=memory)
+    cluster = Cluster.single(deployment, load_cost_model(deployment), memory)
+    scenario = Scenario(workload=workload, cluster=cluster)
     simulate(scenario, choice, tmp_path / "measured" / "only" / "best")
     judge = Judge(deployment=deployment, memory=memory, profile=None, seed=3)
     validation = judge.judge(tmp_path, {"only": workload}, {"best": choice})

@@ -1,0 +1,92 @@
+"""A cluster as it is simulated: groups of replicas with their cost models, a router, a link, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+from policies.blocks import KVMemory
+from policies.catalog import PolicyChoice, parse_choice
+from profiler.cost_model import CostModel
+from profiler.deployment import Deployment
+from simulator.failures import FailureSettings
+from simulator.link import Link
+from simulator.router_catalog import RouterChoice
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Replicas that are alike.
+
+    Attributes
+    ----------
+    deployment, cost_model, memory
+        What runs on each of them, how long it takes, and the KV cache of each.
+    count, role, weight
+        As :class:`simulator.cluster_settings.GroupSettings` has them.
+    policy_settings
+        What the policies here have of their own.
+    """
+
+    deployment: Deployment
+    cost_model: CostModel
+    memory: KVMemory
+    count: int = 1
+    role: str = "both"
+    weight: float | None = None
+    policy_settings: Mapping[str, int] = field(default_factory=dict)
+
+    def choice(self, choice: PolicyChoice) -> PolicyChoice:
+        """Return the policy as it runs here (see :func:`settled`)."""
+        return settled(choice, self.policy_settings)
+
+    @property
+    def stages(self) -> int:
+        """Pipeline stages of a replica."""
+        return self.deployment.pipeline_parallel_size
+
+
+def settled(choice: PolicyChoice, settings: Mapping[str, int]) -> PolicyChoice:
+    """Return a policy with those of ``settings`` that it has, in place of its own.
+
+    Raises
+    ------
+    InputError
+        If the policy refuses them.
+    """
+    known = {name.name for name in fields(choice.settings)}
+    own = {name: value for name, value in settings.items() if name in known}
+    if not own:
+        return choice
+    return parse_choice(choice.name, {**asdict(choice.settings), **own}, where="a group of the cluster")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cluster:
+    """Groups of replicas, numbered through in order, behind a router.
+
+    Attributes
+    ----------
+    link
+        Over which prefill replicas send KV to decode replicas; None where there are none.
+    """
+
+    groups: tuple[Group, ...]
+    router: RouterChoice = field(default_factory=RouterChoice)
+    link: Link | None = None
+    failures: FailureSettings = field(default_factory=FailureSettings)
+
+    @staticmethod
+    def single(deployment: Deployment, cost_model: CostModel, memory: KVMemory) -> Cluster:
+        """Return a cluster of one replica."""
+        return Cluster(groups=(Group(deployment=deployment, cost_model=cost_model, memory=memory),))
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of all groups."""
+        return sum(group.count for group in self.groups)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a KV block, the same everywhere."""
+        return self.groups[0].memory.block_size
