@@ -121,9 +121,7 @@ def main(
     workload: Annotated[
         str | None, typer.Argument(help="A trace for --quick, instead of the Azure conversation trace.")
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Only the trace, at its own rate and four times it.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the trace, at its own rate and four times it.")] = False,
     policy: Annotated[list[str] | None, typer.Option(help="Instead of the usual ones; repeatable.")] = None,
     model: Annotated[str, typer.Option(help="For --quick: a preset or a model's config.json.")] = "llama-3.1-8b",
     device: Annotated[str, typer.Option(help="A preset.")] = "a100-sxm",

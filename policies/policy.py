@@ -209,17 +209,23 @@ class Policy(ABC):
         token): they finish now.
         """
         self.in_flight -= 1
-        done = Completion()
-        group = batch.group
+        done, group = Completion(), batch.group
         if group is not None:
             done.finished, done.gaps = group.advance(now_s)
             self.decodes.put_back(group)
         for sequence, tokens, _ in batch.chunks:
-            self._complete_chunk(sequence, tokens, now_s, done)
+            sequence.computed += tokens
+            if sequence.computed == sequence.target:
+                self._end_prompt(sequence, now_s, done)
+            elif self.prefilling:
+                insort(self.prefilling, sequence, key=by_rank)
+            else:
+                self.prefilling.append(sequence)
         if stopped:
             done.finished += [sequence for sequence in stopped if self._forget(sequence)]
         if done.finished:
-            done.finished.sort(key=by_rank)
+            if len(done.finished) > 1:
+                done.finished.sort(key=by_rank)
             for sequence in done.finished:
                 sequence.finished_s = sequence.last_token_s = now_s
                 self._vacate(sequence)
@@ -327,14 +333,8 @@ class Policy(ABC):
         self.pool.allocate(sequence, blocks)
         return True
 
-    def _complete_chunk(self, sequence: Sequence, tokens: int, now_s: float, done: Completion) -> None:
-        sequence.computed += tokens
-        if sequence.computed != sequence.target:
-            if self.prefilling:
-                insort(self.prefilling, sequence, key=by_rank)
-            else:
-                self.prefilling.append(sequence)
-            return
+    def _end_prompt(self, sequence: Sequence, now_s: float, done: Completion) -> None:
+        """Take note of the output token that the last chunk of a prompt yields."""
         sequence.generated += 1
         if sequence.generated == 1:
             sequence.first_token_s = now_s

@@ -36,11 +36,8 @@ class SarathiServe(PagedPolicy):
     name = "sarathi-serve"
     settings: SarathiServeSettings
 
-    @property
-    def _budget(self) -> int:
-        return self.settings.max_num_batched_tokens
-
     def _fill(self, batch: Batch) -> None:
+        budget = self.settings.max_num_batched_tokens
         self._decode_all(batch)
-        self._continue_prefills(batch, self._budget)
-        self._admit_chunks(batch, self._budget)
+        self._continue_prefills(batch, budget)
+        self._admit_chunks(batch, budget)

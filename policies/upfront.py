@@ -39,7 +39,7 @@ class UpfrontPolicy(Policy):
 
     def _admit_chunks(self, batch: Batch, budget: int) -> None:
         """Admit requests first come, first served, with what is left of the token budget."""
-        while (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._can_admit(batch):
+        while self.waiting and (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._can_admit(batch):
             self._admit(batch, min(self.waiting[0].left, left))
 
     def _can_admit(self, batch: Batch) -> bool:

@@ -86,6 +86,7 @@ class Replica:
         self.index = index
         self.requests = 0
         self._ahead_s = ahead_s
+        self._runs_ahead = ahead_s is not None and policy.stages == 1
         self._on_release: Callable[[], None] | None = None
         self._free_s = [0.0] * policy.stages
         self._flights: deque[Flight] = deque()
@@ -170,33 +171,38 @@ class Replica:
 
     def _run(self, now_s: float) -> None:
         """Start batches as long as nothing else happens before they end; the first stage is free at ``now_s``."""
-        while (batch := self.policy.schedule(now_s)) is not None:
-            flight = self._through(batch, now_s)
+        policy, clock = self.policy, self.clock
+        through = self._once if policy.stages == 1 else self._pipelined
+        while (batch := policy.schedule(now_s)) is not None:
+            if self._runs_ahead and not batch.chunks and (most := policy.repeats(batch)) > 1:
+                flight = self._several(batch, now_s, most)
+            else:
+                flight = through(batch, now_s)
             end_s = flight.ends_s[-1]
-            if self._ahead_s is None or end_s >= self.clock.next_s or self.policy.stages > 1:
-                self._flights.append(flight)
-                if self._landing is None:
-                    self._landing = self.clock.at(end_s, self._land, Order.COMPLETION, self.index)
-                if len(self._flights) < self.policy.stages:
-                    self._start_at(self._free_s[0])
+            if not self._runs_ahead or end_s >= clock.next_s:
+                self._launch(flight, end_s)
                 return
-            self.clock.skip(end_s)
+            clock.skip(end_s)
             self._complete(flight)
             now_s = end_s
 
-    def _through(self, batch: Batch, now_s: float) -> Flight:
-        """Send a batch on its way."""
-        policy, stage_times = self.policy, self.stage_times
-        if policy.stages > 1:
-            return self._pipelined(batch, now_s)
-        if self._ahead_s is not None and not batch.chunks and (most := policy.repeats(batch)) > 1:
-            times_s, ends_s = stage_times.repeated(batch, now_s, self._ahead_s(), most)
-            starts_s = [now_s, *ends_s[:-1]]
-        else:
-            time_s = stage_times.iteration_time(batch)
-            starts_s, times_s, ends_s = [now_s], [time_s], [now_s + time_s]
+    def _launch(self, flight: Flight, end_s: float) -> None:
+        self._flights.append(flight)
+        if self._landing is None:
+            self._landing = self.clock.at(end_s, self._land, Order.COMPLETION, self.index)
+        if len(self._flights) < self.policy.stages:
+            self._start_at(self._free_s[0])
+
+    def _once(self, batch: Batch, now_s: float) -> Flight:
+        time_s = self.stage_times.iteration_time(batch)
+        self._free_s[0] = end_s = now_s + time_s
+        return Flight(batch, self.policy, self.index, [now_s], [time_s], [end_s])
+
+    def _several(self, batch: Batch, now_s: float, most: int) -> Flight:
+        assert self._ahead_s is not None
+        times_s, ends_s = self.stage_times.repeated(batch, now_s, self._ahead_s(), most)
         self._free_s[0] = ends_s[-1]
-        return Flight(batch, policy, self.index, starts_s, times_s, ends_s)
+        return Flight(batch, self.policy, self.index, [now_s, *ends_s[:-1]], times_s, ends_s)
 
     def _pipelined(self, batch: Batch, now_s: float) -> Flight:
         hand_off_s = self.stage_times.hand_off_time(batch.tokens)

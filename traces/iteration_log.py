@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Columns = dict[str, npt.NDArray[Any]]
 ROWS = 65_536
-FLIGHTS = 4096
-"""So many are made into columns at a time: few enough for their memory to be used again while it is at hand."""
 OF_BATCH = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max", "preemptions")
 OF_FLIGHT = ("replica", "waiting", "running")
 PARTS = attrgetter("batch", "blocks_used", "stage_start_s", "stage_time_s", "gaps")
@@ -100,18 +98,14 @@ class IterationLog:
 
     def __init__(self, complete: Callable[[Columns], Columns], *, replicas: int = 1) -> None:
         self._complete, self._replicas = complete, replicas
-        self._flights: list[Flight] = []
         self._rest: list[Columns] = []
         self._rows = self._numbered = 0
 
-    def add(self, flight: Flight) -> int:
-        """Note the iterations of a flight; return how many there are since tables were asked for."""
-        flights = self._flights
-        flights.append(flight)
-        self._rows += len(flight.blocks_used)
-        if len(flights) == FLIGHTS:
-            self._rest.append(_columns(flights))
-            flights.clear()
+    def take(self, flights: list[Flight]) -> int:
+        """Take flights out of a list; return how many iterations there are since tables were asked for."""
+        self._rest.append(_columns(flights))
+        self._rows += len(self._rest[-1]["end_s"])
+        flights.clear()
         return self._rows
 
     def tables(self, settled_s: float = inf, *, rest: bool = False) -> Iterator[pa.RecordBatch]:
@@ -119,9 +113,6 @@ class IterationLog:
 
         With ``rest`` also the last rows, fewer than a table.
         """
-        if self._flights:
-            self._rest.append(_columns(self._flights))
-            self._flights = []
         self._rows = 0
         if not rest and not self._worth_sorting(settled_s):
             return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from math import inf, isfinite
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from traces.iteration_log import ROWS, Columns, Flight, IterationLog
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
+FLIGHTS = 4096
+"""So many are made into columns at a time."""
+OF_SEQUENCE = attrgetter(
+    "request_id", "scheduled_s", "first_token_s", "finished_s", "generated", "cached_tokens", "preemptions"
+)
 SEQUENCE_COLUMNS = ("scheduled_s", "first_token_s", "finished_s", "generated_tokens", "cached_tokens", "preemptions")
 
 
@@ -50,7 +56,8 @@ class RunLog:
     ) -> None:
         self._writer, self._settled_s = writer, settled_s
         self._iterations = IterationLog(complete, replicas=replicas)
-        self._ended: list[tuple[Any, ...]] = []
+        self._flights: list[Flight] = []
+        self._ended: list[Any] = []
         self.finished = 0
         size = len(workload)
         self.columns: dict[str, np.ndarray[Any, Any]] = {
@@ -73,31 +80,23 @@ class RunLog:
 
     def iterations(self, flight: Flight) -> None:
         """Note that a batch ran, once or several times in a row."""
-        if self._iterations.add(flight) >= ROWS:
+        self._flights.append(flight)
+        if len(self._flights) == FLIGHTS and self._iterations.take(self._flights) >= ROWS:
             self._write()
 
-    def ended(self, sequences: Iterable[Any]) -> None:
+    def ended(self, sequences: Collection[Any]) -> None:
         """Note requests that have got their last token."""
-        for sequence in sequences:
-            self._ended.append(
-                (
-                    sequence.request_id,
-                    sequence.scheduled_s,
-                    sequence.first_token_s,
-                    sequence.finished_s,
-                    sequence.generated,
-                    sequence.cached_tokens,
-                    sequence.preemptions,
-                )
-            )
-            self.finished += 1
+        self._ended += sequences
+        self.finished += len(sequences)
 
     def _write(self, *, rest: bool = False) -> None:
         """Hand over what is complete, and with ``rest`` what is left."""
+        if self._flights:
+            self._iterations.take(self._flights)
         for table in self._iterations.tables(self._settled_s(), rest=rest):
             self._writer.table(table)
         if self._ended:
-            request, *columns = np.asarray(self._ended).T
+            request, *columns = np.asarray(list(map(OF_SEQUENCE, self._ended))).T
             for name, column in zip(SEQUENCE_COLUMNS, columns, strict=True):
                 self.columns[name][request.astype(np.int64)] = column
             self._ended.clear()
