@@ -8,6 +8,7 @@ from simulator.figure_style import Panel
 from simulator.latency_figures import latency_panel, tbt_panel
 from simulator.load_figures import composition_panel, queue_panel, time_share_panel
 from simulator.pipeline_figures import pipeline_panels
+from simulator.replica_figure import replica_panels
 from simulator.timeline_figure import timeline_panel
 from traces.metrics import Metrics
 from traces.run_record import RunRecord
@@ -25,4 +26,5 @@ def panels(runs: Mapping[str, tuple[RunRecord, Metrics]]) -> list[Panel]:
         time_share_panel(metrics),
         composition_panel(records),
         queue_panel(records),
+        *replica_panels(records),
     ]

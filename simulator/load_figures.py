@@ -11,6 +11,7 @@ from simulator.figure_style import (
     KIND_COLOURS,
     KIND_NAMES,
     PALE,
+    STALL_COLOUR,
     Panel,
     compact,
     row_titles,
@@ -37,14 +38,16 @@ def time_share_panel(metrics: Mapping[str, Metrics]) -> Panel:
 
     figure = Figure()
     labels = [shown(label) for label in metrics]
-    for kind in ("prefill", "mixed", "decode", "idle"):
+    kinds = ["prefill", "mixed", "decode", "idle"]
+    kinds += ["down"] if any(each.batch.down_share > 0 for each in metrics.values()) else []
+    for kind in kinds:
         shares = [100 * getattr(each.batch, f"{kind}_share") for each in metrics.values()]
         figure.add_bar(
             orientation="h",
             y=labels,
             x=shares,
             name=KIND_NAMES.get(kind, kind),
-            marker={"color": KIND_COLOURS.get(kind, PALE)},
+            marker={"color": KIND_COLOURS.get(kind, STALL_COLOUR if kind == "down" else PALE)},
             text=[f"{share:.0f} %" if share >= 4 else "" for share in shares],
             textposition="inside",
             insidetextanchor="middle",
@@ -59,7 +62,7 @@ def time_share_panel(metrics: Mapping[str, Metrics]) -> Panel:
         caption=(
             "The stages' time from the first arrival to the last token, by what the batch held. Time in "
             "prefill-only batches is time in which no running sequence gets a token. Idle is time without a "
-            "batch."
+            f"batch.{' Down is the time of replicas that had failed.' if 'down' in kinds else ''}"
         ),
         figure=figure,
     )

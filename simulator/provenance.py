@@ -174,7 +174,10 @@ def _cluster(meta: RunMeta) -> str:
     roles: dict[str, int] = {}
     for group in meta.groups:
         roles[group.role] = roles.get(group.role, 0) + group.count
-    counts = [f"{count:,} {'' if role == 'both' else role + ' '}replicas" for role, count in roles.items()]
+    counts = [
+        f"{count:,} {'' if role == 'both' else role + ' '}replica{'' if count == 1 else 's'}"
+        for role, count in roles.items()
+    ]
     router = f", {meta.router.get('name', '?')}" if meta.router else ""
     return " + ".join(counts) + router
 
@@ -183,7 +186,7 @@ def _failures(meta: RunMeta) -> str:
     if not meta.failures:
         return ""
     down = len({failure.replica for failure in meta.failures})
-    return f"{len(meta.failures):,} of {down:,} replicas"
+    return f"{len(meta.failures):,}, of {down:,} of {meta.replicas:,} replicas"
 
 
 def _kv_cache(meta: RunMeta) -> str:

@@ -12,6 +12,7 @@ from traces.metrics import Metrics
 Better = Literal["low", "high", "neither"]
 TIE = 0.005
 LATENCY, STALLS, THROUGHPUT, LOAD = "Latency", "Generation stalls", "Throughput", "Batches and hardware"
+FAILURES = "Failures of replicas"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def _rows() -> list[_Row]:
         *_latency("TPOT", "tpot_s", ("p50", "p99")),
         *_latency("End-to-end", "end_to_end_s", ("p50", "p99")),
         *_latency("Scheduling delay", "scheduling_delay_s", ("p50", "p99")),
+        *_latency("KV transfer", "transfer_s", ("p50", "p99")),
         _row(STALLS, "Stalls", lambda m: m.stalls.count, "low", "count"),
         _row(STALLS, "Longest stall", lambda m: m.stalls.longest_s, "low", "time"),
         _row(STALLS, "All stalls together", lambda m: m.stalls.total_s, "low", "time"),
@@ -97,7 +99,17 @@ def _rows() -> list[_Row]:
         _row(LOAD, "Bubbles", bubble_share, "neither", "percent"),
         _row(LOAD, "Bubble time of a request, P50", lambda m: m.bubble_s.p50, "low", "time"),
         _row(LOAD, "Unfinished requests", lambda m: m.unfinished, "low", "count"),
+        _row(FAILURES, "Failures", _if_failed(lambda m: m.failures.count), "neither", "count"),
+        _row(FAILURES, "Down time, all replicas", _if_failed(lambda m: m.failures.downtime_s), "neither", "time"),
+        _row(FAILURES, "Requests sent back", _if_failed(lambda m: m.failures.requests), "low", "count"),
+        _row(FAILURES, "KV tokens lost", _if_failed(lambda m: m.failures.tokens), "low", "count"),
+        _row(FAILURES, "Requests restarted", _if_failed(lambda m: m.restarted_requests), "low", "count"),
     ]
+
+
+def _if_failed(value: Callable[[Metrics], float]) -> Callable[[Metrics], float]:
+    """Return a metric that only a run with failures has."""
+    return lambda metrics: value(metrics) if metrics.failures.count else math.nan
 
 
 def bubble_share(metrics: Metrics) -> float:

@@ -228,10 +228,21 @@ def _wins(runs: Runs) -> str:
     return f"Best of the row, alone or with others, out of {len(scores)} rows: {counts}."
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _caveats(runs: Runs) -> str:
     preempted = [f"{name} {m.preemptions:,}" for name, m in runs.items() if m.preemptions]
+    failed = [
+        f"{name} {_count(m.failures.count, 'time')}, {_count(m.failures.requests, 'request')} sent back"
+        for name, m in runs.items()
+        if m.failures.count
+    ]
     unfinished = [f"{name} {m.unfinished:,}" for name, m in runs.items() if m.unfinished]
     parts = [f"Preemptions for lack of KV blocks: {', '.join(preempted)}." if preempted else ""]
+    if failed:
+        parts.append(f"Replicas failed: {'; '.join(failed)}.")
     if unfinished:
         parts.append(f"Requests left unfinished, and missing from the latencies: {', '.join(unfinished)}.")
     return " ".join(part for part in parts if part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,27 +28,25 @@ class FailureCost:
 class Outage:
     """A replica was down from ``start_s`` to ``end_s``, both within the run."""
 
-    replica: int
     start_s: float
     end_s: float
 
 
-def outages(run: RunRecord) -> Iterator[Outage]:
-    """Yield when replicas were down, by replica and time, none overlapping another of its replica."""
-    until = dict.fromkeys((failure.replica for failure in run.meta.failures), run.start_s)
-    for failure in sorted(run.meta.failures, key=lambda each: (each.replica, each.failed_s)):
-        start_s, end_s = max(failure.failed_s, until[failure.replica]), min(failure.until_s, run.end_s)
+def outages(run: RunRecord) -> list[list[Outage]]:
+    """Return when each replica was down, one after the other."""
+    found: list[list[Outage]] = [[] for _ in range(run.meta.replicas)]
+    for failure in sorted(run.meta.failures, key=lambda each: each.failed_s):
+        mine = found[failure.replica]
+        start_s = max(failure.failed_s, mine[-1].end_s if mine else run.start_s)
+        end_s = min(failure.until_s, run.end_s)
         if end_s > start_s:
-            yield Outage(replica=failure.replica, start_s=start_s, end_s=end_s)
-            until[failure.replica] = end_s
+            mine.append(Outage(start_s=start_s, end_s=end_s))
+    return found
 
 
 def downtime_s(run: RunRecord) -> FloatColumn:
     """Return how long each replica was down during the run, float64 [replicas]."""
-    down = np.zeros(run.meta.replicas)
-    for outage in outages(run):
-        down[outage.replica] += outage.end_s - outage.start_s
-    return down
+    return np.array([sum(outage.end_s - outage.start_s for outage in of_one) for of_one in outages(run)], np.float64)
 
 
 def failure_cost(run: RunRecord) -> FailureCost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from os import PathLike
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from traces.downtime import outages
+from traces.downtime import Outage, outages
 from traces.errors import InputError
 from traces.event_lines import chunks, column, lines, microseconds, picked
 from traces.files import whole_file
@@ -112,13 +112,13 @@ def _events(run: RunRecord, max_requests: int, window: Window) -> Iterator[bytes
     rows = _by_replica(run, columns.replica, (columns.start_s < window[1]) & (columns.end_s > window[0]))
     served = _by_replica(run, requests.replica, (requests.arrival_s < window[1]) & (until_s >= window[0]))
     shown, until = _selected(columns, np.concatenate(rows)), np.cumsum([len(each) for each in rows]).tolist()
-    down = {failure.replica for failure in run.meta.failures}
+    down = outages(run)
     for replica in range(run.meta.replicas):
         group = run.meta.group_of(replica)
         mine = _selected(shown, slice(until[replica] - len(rows[replica]), until[replica]))
         yield _names(run, replica, group)
-        if replica in down:
-            yield _outages(run, replica, group.stages + 1)
+        if down[replica]:
+            yield _outages(down[replica], replica, group.stages + 1)
         for stage in range(group.stages):
             yield from _slices(mine, replica, stage, group.stages)
         for part in chunks(len(mine)):
@@ -166,12 +166,11 @@ def _metadata(kind: str, replica: int, tid: int, **args: Any) -> bytes:
     return _line(ph="M", name=kind, pid=replica + 1, tid=tid, ts=0, args=args)
 
 
-def _outages(run: RunRecord, replica: int, tid: int) -> bytes:
+def _outages(down: Sequence[Outage], replica: int, tid: int) -> bytes:
     texts = [_metadata("thread_name", replica, tid, name="failures")]
-    for outage in outages(run):
-        if outage.replica == replica:
-            times = {"ts": _us(outage.start_s), "dur": _us(outage.end_s - outage.start_s)}
-            texts.append(_line(ph="X", name="down", cat="failure", pid=replica + 1, tid=tid, **times, args={}))
+    for outage in down:
+        times = {"ts": _us(outage.start_s), "dur": _us(outage.end_s - outage.start_s)}
+        texts.append(_line(ph="X", name="down", cat="failure", pid=replica + 1, tid=tid, **times, args={}))
     return b"".join(texts)
 
 

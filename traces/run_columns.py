@@ -121,11 +121,6 @@ class IterationColumns:
         return IterationColumns(**{field.name: getattr(self, field.name) for field in fields(IterationColumns)})
 
     @property
-    def gap_iteration(self) -> IntColumn:
-        """The row of the iteration with which each group of gaps ends, int64 [gaps]."""
-        return np.repeat(np.arange(len(self)), np.diff(self.gap_offsets))
-
-    @property
     def busy_s(self) -> FloatColumn:
         """Busy time of all stages together, float64 [iterations]."""
         return np.asarray(self.stage_time_s.sum(axis=1), dtype=np.float64)

@@ -221,7 +221,5 @@ def _grouped(document: Mapping[str, Any]) -> dict[str, Any]:
     count = given.pop("replicas", 1)
     if isinstance(count, int) and isinstance(group.get("gpus"), int) and count > 1:
         group["gpus"] //= count
-    return {**given, "groups": [{"count": count, "role": "both", **group}], **_ALONE}
-
-
-_ALONE: Mapping[str, Any] = {"router": None, "link": None, "failures": []}
+    groups = [{"count": count, "role": "both", **group}]
+    return {**given, "groups": groups, "router": None, "link": None, "failures": []}

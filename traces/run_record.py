@@ -123,7 +123,7 @@ class RunRecorder:
         """
         self._flush()
         requests, meta = self._complete()
-        iterations = TablesInMemory(self._batches, Path(ITERATIONS), ITERATION_TYPES)
+        iterations = TablesInMemory(tuple(self._batches), Path(ITERATIONS), ITERATION_TYPES)
         return RunRecord(
             meta=meta,
             requests=stored_requests(TablesInMemory([requests], Path(REQUESTS), REQUEST_TYPES), meta),

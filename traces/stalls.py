@@ -130,18 +130,19 @@ def summarise_stalls(stalls: StallColumns) -> Stalls:
 def _ran_meanwhile(run: RunRecord, rows: IntColumn, gaps_s: FloatColumn) -> tuple[IntColumn, npt.NDArray[np.bool_]]:
     """Prompt tokens of the iterations that ended within each gap, and whether one of those had no decode."""
     tokens, whole = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.bool_)
-    begins_s = run.iterations.end_s[rows] - gaps_s
-    gaps = ReplicaRows(run.iterations.replica[rows], run.meta.replicas)
+    columns = run.iterations
+    ends, prompts, decodes = columns.end_s, columns.prefill_tokens, columns.decodes
+    begins_s = ends[rows] - gaps_s
+    gaps = ReplicaRows(columns.replica[rows], run.meta.replicas)
     for replica in range(run.meta.replicas):
         gap = gaps.of(replica)
         if not len(gap):
             continue
         last = np.searchsorted(run.rows_of(replica), rows[gap]) + 1
-        ends_s = run.of_replica(run.iterations.end_s, replica)
-        first = np.searchsorted(ends_s, begins_s[gap] + CLOCK_SLACK_S, side="right")
-        prefill = run.of_replica(run.iterations.prefill_tokens, replica)
+        first = np.searchsorted(run.of_replica(ends, replica), begins_s[gap] + CLOCK_SLACK_S, side="right")
+        prefill = run.of_replica(prompts, replica)
         tokens[gap] = _sums(prefill, first, last)
-        alone = run.of_replica(run.iterations.decodes, replica) == 0
+        alone = run.of_replica(decodes, replica) == 0
         whole[gap] = _sums((prefill > 0) & alone, first, last) > 0
     return tokens, whole
 

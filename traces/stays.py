@@ -29,9 +29,11 @@ class Stays:
     def of(cls, run: RunRecord) -> Stays:
         """Return the stays of all requests of a run."""
         requests = run.requests
-        elsewhere = requests.decode_replica != requests.replica
-        gone = np.flatnonzero(elsewhere)
+        gone = np.flatnonzero(requests.decode_replica != requests.replica)
         gone_s = _gone_s(run, gone)
+        gone, gone_s = gone[~np.isnan(gone_s)], gone_s[~np.isnan(gone_s)]
+        moved = np.zeros(len(requests) + len(gone), np.bool_)
+        moved[gone] = True
         until_s = requests.finished_s.copy()
         until_s[gone] = gone_s
         replica = np.append(requests.replica, requests.decode_replica[gone])
@@ -39,7 +41,7 @@ class Stays:
             rows=ReplicaRows(replica, run.meta.replicas),
             from_s=np.append(requests.arrival_s, gone_s),
             until_s=np.append(until_s, requests.finished_s[gone]),
-            moved=np.append(elsewhere, np.zeros(len(gone), np.bool_)),
+            moved=moved,
         )
 
     def come_s(self, replica: int) -> FloatColumn:
@@ -60,7 +62,7 @@ class Stays:
 
 
 def _gone_s(run: RunRecord, gone: npt.NDArray[np.intp]) -> FloatColumn:
-    """When the requests ``gone`` left the replica on which they began."""
+    """When the requests ``gone`` left the replica on which they began; NaN where that is not known."""
     requests = run.requests
     replica, arrival_s = requests.replica[gone], requests.arrival_s[gone]
     gone_s = requests.first_token_s[gone] + requests.transfer_s[gone]

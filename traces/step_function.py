@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from traces.downtime import outages
+from traces.downtime import Outage, outages
 from traces.percentiles import Distribution
 from traces.run_columns import RunRecord, SmallColumn
 from traces.stays import Stays
 from traces.workload import FloatColumn, IntColumn
 
 Steps = tuple[FloatColumn, SmallColumn]
-"""Moments, and by how much the quantity of one replica changes then, in any order."""
+"""Moments, and what the quantity of one replica is from then on, or by how much it changes; in any order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,8 +55,12 @@ def queue_length(run: RunRecord) -> StepFunction:
     What waited right after the last batch was scheduled, and each arrival since then: exact where no replica fails. A
     request that moved then counts where it ended, from the failure on.
     """
-    stays, failed_s = Stays.of(run), _failed_s(run)
-    return _together(run, (_queue(run, replica, stays, failed_s[replica]) for replica in range(run.meta.replicas)))
+    stays, down, each = Stays.of(run), outages(run), []
+    starts, waiting = run.iterations.start_s, run.iterations.waiting
+    for replica in range(run.meta.replicas):
+        batches = run.of_replica(starts, replica), run.of_replica(waiting, replica)
+        each.append(_queue(batches, stays.come_s(replica), _failed_s(down[replica])))
+    return _together(run, each)
 
 
 def blocks_in_use(run: RunRecord) -> StepFunction:
@@ -70,49 +74,44 @@ def residents(run: RunRecord) -> StepFunction:
 
 
 def _held_by_all(run: RunRecord, column: str) -> StepFunction:
-    stays, failed_s = Stays.of(run), _failed_s(run)
-    return _together(
-        run, (_held(run, replica, column, stays, failed_s[replica]) for replica in range(run.meta.replicas))
-    )
+    stays, down, each = Stays.of(run), outages(run), []
+    starts, ends, held = run.iterations.start_s, run.iterations.end_s, getattr(run.iterations, column)
+    for replica in range(run.meta.replicas):
+        batches = run.of_replica(starts, replica), run.of_replica(held, replica)
+        left_s = np.append(run.of_replica(ends, replica), stays.moved_s(replica))
+        empty_s = left_s[stays.none_after(replica, left_s)]
+        each.append(_held(batches, np.append(empty_s, _failed_s(down[replica]))))
+    return _together(run, each)
 
 
-def _together(run: RunRecord, each: Iterable[Steps]) -> StepFunction:
+def _together(run: RunRecord, each: Sequence[Steps]) -> StepFunction:
     """Return the sum over replicas."""
     times_s, changes = _sorted(*map(np.concatenate, zip(*each, strict=True)))
     return StepFunction(times_s=times_s, values=np.cumsum(changes, dtype=np.int64), end_s=run.end_s)
 
 
-def _queue(run: RunRecord, replica: int, stays: Stays, failed_s: FloatColumn) -> Steps:
+def _queue(batches: Steps, arrivals: FloatColumn, failed_s: FloatColumn) -> Steps:
     """One more with each arrival; with each batch, what then waits instead of what waited and has arrived since."""
-    starts, waiting = _sorted(
-        np.append(failed_s, run.of_replica(run.iterations.start_s, replica)),
-        np.append(np.zeros(len(failed_s), np.int32), run.of_replica(run.iterations.waiting, replica)),
-    )
-    arrivals = stays.come_s(replica)
+    starts, waiting = _sorted(np.append(failed_s, batches[0]), _zeros_before(len(failed_s), batches[1]))
     come = np.searchsorted(arrivals, starts, side="right")
     steps = np.diff((waiting - come).astype(np.int32), prepend=np.int32(0))
     return np.append(starts, arrivals), np.append(steps, np.ones(len(arrivals), np.int32))
 
 
-def _held(run: RunRecord, replica: int, column: str, stays: Stays, failed_s: FloatColumn) -> Steps:
-    """With each batch, what is held then; nothing once the last request has left, or the replica failed."""
-    ends = np.append(run.of_replica(run.iterations.end_s, replica), stays.moved_s(replica))
-    idle_s = np.append(ends[stays.none_after(replica, ends)], failed_s)
-    times, held = _sorted(
-        np.append(idle_s, run.of_replica(run.iterations.start_s, replica)),
-        np.append(np.zeros(len(idle_s), np.int32), run.of_replica(getattr(run.iterations, column), replica)),
-    )
+def _held(batches: Steps, empty_s: FloatColumn) -> Steps:
+    """With each batch, what is held then; nothing from the moments ``empty_s`` on."""
+    times, held = _sorted(np.append(empty_s, batches[0]), _zeros_before(len(empty_s), batches[1]))
     return times, np.diff(held, prepend=np.int32(0))
+
+
+def _zeros_before(count: int, values: SmallColumn) -> SmallColumn:
+    return np.append(np.zeros(count, np.int32), values)
+
+
+def _failed_s(down: Sequence[Outage]) -> FloatColumn:
+    return np.array([outage.start_s for outage in down], np.float64)
 
 
 def _sorted(times: FloatColumn, values: SmallColumn) -> Steps:
     order = np.argsort(times, kind="stable")
     return times[order], values[order]
-
-
-def _failed_s(run: RunRecord) -> list[FloatColumn]:
-    """When each replica failed."""
-    moments: list[list[float]] = [[] for _ in range(run.meta.replicas)]
-    for outage in outages(run):
-        moments[outage.replica].append(outage.start_s)
-    return [np.array(of_one) for of_one in moments]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.column_source import ColumnSource
+from traces.replica_rows import ReplicaRows
 from traces.run_checks import Check
 from traces.run_columns import IterationColumns, RunMeta
 from traces.run_schema import ITERATION_TYPES
@@ -99,8 +100,9 @@ class StoredIterations(IterationColumns):
     def _check_ends(self, end_s: FloatColumn) -> None:
         self._check.all((end_s >= self.start_s) & (end_s < np.inf), "end_s", "a time >= start_s")
         if (np.diff(end_s) < 0).any():
+            rows = ReplicaRows(self.replica, self._meta.replicas)
             for replica in range(self._meta.replicas):
-                self._check.ascending(end_s[self.replica == replica], f"end_s of replica {replica}")
+                self._check.ascending(rows.pick(end_s, replica), f"end_s of replica {replica}")
 
     def _gap_count(self) -> npt.NDArray[Any]:
         offsets, counts = self._source.lists("gap_count")

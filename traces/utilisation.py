@@ -11,7 +11,7 @@ import numpy as np
 from traces.downtime import Outage, downtime_s, outages
 from traces.percentiles import EMPTY, Distribution
 from traces.run_columns import IterationColumns, RunRecord
-from traces.workload import IntColumn
+from traces.workload import FloatColumn, IntColumn
 
 KINDS = ("prefill", "mixed", "decode")
 PREFILL, MIXED, DECODE = range(3)
@@ -109,29 +109,38 @@ def model_flops_utilisation(run: RunRecord, makespan_s: float) -> ModelFlopsUtil
 
 def stage_bubbles(run: RunRecord) -> tuple[StageBubbles, ...]:
     """Return the bubbles of every stage of every replica that ran anything."""
-    down: dict[int, list[Outage]] = {}
-    for outage in outages(run):
-        down.setdefault(outage.replica, []).append(outage)
-    stages = run.meta.of_each("stages").astype(int).tolist()
-    return tuple(
-        _bubbles(run, replica, stage, down.get(replica, ()), alone=stages[replica] == 1)
-        for replica in range(run.meta.replicas)
-        if len(run.of_replica(run.iterations.replica, replica))
-        for stage in range(stages[replica])
-    )
+    rows, down, found = run.iterations, outages(run), list[StageBubbles]()
+    stage_start_s, stage_time_s, start_s, end_s = rows.stage_start_s, rows.stage_time_s, rows.start_s, rows.end_s
+    for replica, stages in enumerate(run.meta.of_each("stages").astype(int).tolist()):
+        starts, times = run.of_replica(stage_start_s, replica), run.of_replica(stage_time_s, replica)
+        if not len(starts):
+            continue
+        flights = run.of_replica(start_s, replica), run.of_replica(end_s, replica)
+        for stage in range(stages):
+            work = starts[:, stage], times[:, stage]
+            found.append(_bubbles((replica, stage), work, flights if stages > 1 else None, down[replica]))
+    return tuple(found)
 
 
-def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage], *, alone: bool) -> StageBubbles:
-    starts = run.of_replica(run.iterations.stage_start_s, replica)[:, stage]
-    times = run.of_replica(run.iterations.stage_time_s, replica)[:, stage]
+def _bubbles(
+    place: tuple[int, int],
+    work: tuple[FloatColumn, FloatColumn],
+    flights: tuple[FloatColumn, FloatColumn] | None,
+    down: Sequence[Outage],
+) -> StageBubbles:
+    """Bubbles of a stage from when it began each batch and for how long it was busy.
+
+    ``flights`` are the starts and ends of the batches on the whole pipeline, None where the stage is all of it.
+    """
+    starts, times = work
     begin_s, end_s = float(starts.min()), float((starts + times).max())
     busy_s = float(times.sum())
     down_s = sum(max(0.0, min(outage.end_s, end_s) - max(outage.start_s, begin_s)) for outage in down)
     idle_s = max(0.0, end_s - begin_s - busy_s - down_s)
-    nothing_s = idle_s + down_s if alone else _nothing_in_flight(run, replica, begin_s=begin_s, end_s=end_s)
+    nothing_s = idle_s + down_s if flights is None else _nothing_in_flight(*flights, begin_s=begin_s, end_s=end_s)
     return StageBubbles(
-        replica=replica,
-        stage=stage,
+        replica=place[0],
+        stage=place[1],
         busy_s=busy_s,
         idle_s=idle_s,
         idle_share=idle_s / (busy_s + idle_s) if busy_s + idle_s > 0 else 0.0,
@@ -139,10 +148,8 @@ def _bubbles(run: RunRecord, replica: int, stage: int, down: Sequence[Outage], *
     )
 
 
-def _nothing_in_flight(run: RunRecord, replica: int, *, begin_s: float, end_s: float) -> float:
-    """Seconds between two moments in which no iteration of a replica is between its start and its end."""
-    starts = run.of_replica(run.iterations.start_s, replica)
-    ends = run.of_replica(run.iterations.end_s, replica)
+def _nothing_in_flight(starts: FloatColumn, ends: FloatColumn, *, begin_s: float, end_s: float) -> float:
+    """Seconds between two moments in which no iteration is between its start and its end."""
     order = np.argsort(starts, kind="stable")
     until = np.maximum.accumulate(ends[order])
     left, right = np.maximum(until[:-1], begin_s), np.minimum(starts[order][1:], end_s)

@@ -63,12 +63,12 @@ def _metadata(kind: str, pid: int, tid: int, **args: Any) -> Event:
 
 def _down(run: RunRecord, replica: int) -> Iterator[Event]:
     pid, tid = replica + 1, run.meta.group_of(replica).stages + 1
-    if any(failure.replica == replica for failure in run.meta.failures):
+    down = outages(run)[replica]
+    if down:
         yield _metadata("thread_name", pid, tid, name="failures")
-    for outage in outages(run):
-        if outage.replica == replica:
-            times = {"ts": _us(outage.start_s), "dur": _us(outage.end_s - outage.start_s)}
-            yield {"ph": "X", "name": "down", "cat": "failure", "pid": pid, "tid": tid, **times, "args": {}}
+    for outage in down:
+        times = {"ts": _us(outage.start_s), "dur": _us(outage.end_s - outage.start_s)}
+        yield {"ph": "X", "name": "down", "cat": "failure", "pid": pid, "tid": tid, **times, "args": {}}
 
 
 def _slices(run: RunRecord, replica: int, window: tuple[float, float]) -> Iterator[Event]:

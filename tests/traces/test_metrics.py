@@ -270,6 +270,17 @@ def test_requests_that_move_between_replicas_hold_blocks_on_one_after_the_other(
     assert metrics.queue_length.max == 0
 
 
+def test_a_request_that_moved_nobody_knows_when_waits_where_it_began(make_run):
+    run = make_run(
+        requests=[served(0, finished_s=4.0), {"arrival_s": 1.0, "decode_replica": 1}],
+        iterations=[{"start_s": 0.0, "end_s": 4.0, "prefill_tokens": 10, "blocks_used": 10}],
+        groups=[{"count": 2}],
+    )
+    metrics = measure(run)
+    assert metrics.queue_length.mean == pytest.approx(3 / 4)
+    assert metrics.kv_use.mean == pytest.approx(10 / 200)
+
+
 def test_bubbles_of_requests_count_where_there_are_stages(make_run):
     requests = [served(bubble_s=0.3), served(bubble_s=0.1), {"bubble_s": 0.9}]
     assert measure(make_run(requests=requests, groups=[{"stages": 2}])).bubble_s.mean == pytest.approx(0.2)

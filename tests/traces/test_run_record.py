@@ -347,24 +347,3 @@ def test_the_number_of_stages_is_that_of_the_replica(tmp_path, make_run):
     run = make_run(requests=[{}], iterations=iterations, groups=[{"stages": 2}, {}])
     with pytest.raises(InputError, match="row 0, column 'stage_start_s'"):
         _ = run.iterations.stage_start_s
-
-
-def test_columns_asked_for_last_are_kept(tmp_path, token_times, monkeypatch):
-    run = read_run(write_run(tmp_path / "run", token_times(3, 2).record()))
-    assert run.iterations.end_s is run.iterations.end_s
-    assert run.iterations.gap_s is run.iterations.gap_s
-    monkeypatch.setattr("traces.stored_iterations.KEPT_BYTES", run.iterations.end_s.nbytes)
-    first = run.iterations.end_s
-    assert run.iterations.end_s is first
-    _ = run.iterations.flops
-    assert run.iterations.end_s is not first
-    np.testing.assert_array_equal(run.iterations.end_s, first)
-    assert run.iterations.flops is not run.iterations.gap_s
-    with pytest.raises(AttributeError):
-        _ = run.iterations.surprise
-
-
-def test_a_record_that_moves_is_still_read(tmp_path, token_times):
-    run = read_run(write_run(tmp_path / "run", token_times(3, 2).record()))
-    (tmp_path / "run").rename(tmp_path / "elsewhere")
-    same(run, read_run(tmp_path / "elsewhere"))
