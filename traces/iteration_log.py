@@ -131,6 +131,8 @@ class IterationLog:
 
     def _worth_sorting(self, settled_s: float) -> bool:
         """Whether there is a table's worth of complete rows, and they are half of all, so that each is sorted twice."""
+        if self._replicas == 1:
+            return True
         complete = sum(int(np.count_nonzero(part["end_s"] < settled_s)) for part in self._rest)
         return complete >= max(ROWS, sum(len(part["end_s"]) for part in self._rest) // 2)
 

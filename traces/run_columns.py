@@ -35,8 +35,9 @@ class RequestColumns:
     out. ``output_tokens`` were asked for, ``generated_tokens`` produced; ``cached_tokens`` of the prompt were
     found in the prefix cache. ``preemptions`` counts how often the request lost its KV, ``restarts`` how often the
     replica under it failed. ``replica`` is where it began, ``decode_replica`` where its last token came from: another
-    one where prefill and decodes are apart, or after a failure. ``transfer_s`` float64 is the time that its KV took
-    over the link (0 where it stayed), ``bubble_s`` float64 the pipeline bubbles of its micro-batches, summed
+    one where prefill and decodes are apart, or after a failure. ``transfer_s`` float64 is the time from the end of its
+    prompt until its KV was on the decode replica, waiting for the link included (0 where it stayed), ``bubble_s``
+    float64 the pipeline bubbles of its micro-batches, summed
     (SARATHI, section 5.3; 0 with one stage).
     """
 
