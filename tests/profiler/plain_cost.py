@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from profiler.aggregates import BatchLike, chunk_pairs, decode_tokens_read
+from profiler.aggregates import BatchLike, chunk_pairs, columns_of, decode_tokens_read
 from profiler.correction_grid import PER_OCTAVE, Heads, grid_contexts, grid_rows
 from profiler.cost_model import LEAST_TABLE, MOST_DECODES, CostModel
 from profiler.decode_time import UNSPLIT, DecodeAttention
@@ -36,7 +36,7 @@ class PlainCostModel:
         if batch.chunks:
             attention_s += engine.factors["prefill attention"] * self._prefill.time(batch.chunks)
         if batch.decodes:
-            read, longest = decode_tokens_read(batch, self._window), batch.decode_context_max
+            read, longest = float(decode_tokens_read(columns_of(batch), self._window)[0]), batch.decode_context_max
             longest = min(longest, self._window or longest)
             attention_s += engine.factors["decode attention"] * self._decode.time(batch.decodes, read, longest)
         own_s = engine.iteration_s + engine.chunk_s * len(batch.chunks) + engine.decode_s * batch.decodes
