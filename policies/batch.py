@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import NamedTuple
 
 from policies.decode_set import DecodeSet, Gap
@@ -96,14 +95,6 @@ class Batch:
         self.outputs += decodes
         self.decode_context_sum = group.context_sum
         self.decode_context_max = group.context_max
-
-    def later(self, ticks: int) -> Batch:
-        """Return the aggregates of the same decodes when each has a context longer by ``ticks`` tokens."""
-        batch = copy(self)
-        batch.decode_context_sum += ticks * self.decodes
-        batch.decode_context_max += ticks
-        batch.preemptions = 0
-        return batch
 
     def decode_sequences(self) -> list[Sequence]:
         """List the decodes in order of priority (only while the batch is in flight)."""

@@ -6,22 +6,22 @@ from abc import ABC, abstractmethod
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
-from collections.abc import Sequence as Listing
 from operator import attrgetter
 from typing import ClassVar
 
 from policies.batch import Batch, Completion
 from policies.blocks import BlockPool, KVMemory
-from policies.decode_set import DecodeSet, Gap
+from policies.decode_set import DecodeSet
 from policies.ready_decodes import ReadyDecodes
 from policies.sequence import Sequence
 from policies.settings import Settings
+from policies.steady import Steady
 from traces.errors import InputError
 
 by_rank, by_arrival = attrgetter("rank"), attrgetter("request_id")
 
 
-class Policy(ABC):
+class Policy(Steady, ABC):
     """Decides what the next batch holds.
 
     The loop is the same in the simulator and in the engine: ``batch = policy.schedule(now)``; execute it;
@@ -142,65 +142,6 @@ class Policy(ABC):
     @abstractmethod
     def _fill(self, batch: Batch) -> None:
         """Put into ``batch`` what the policy's rule says."""
-
-    def _grow(self, group: DecodeSet) -> None:  # noqa: B027
-        """Take the blocks that the next token of each decode in ``group`` needs: none where all are reserved."""
-
-    def repeats(self, batch: Batch) -> int:
-        """How many times in a row ``batch`` would be scheduled, which just was, if no request came or went.
-
-        1, but where it is all that there is to do: every resident decodes in it, none was preempted for it, and whoever
-        waits did not find a seat or blocks, which a decode only makes fewer. Then it is until the first of its
-        sequences ends or the next block is not there.
-        """
-        group = batch.group
-        if group is None or batch.chunks or batch.preemptions or self.prefilling or self.decodes or self.stages > 1:
-            return 1
-        most = group.ticks_left
-        return most if most == 1 else 1 + self._ticks_with_blocks(group, most)
-
-    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:
-        """How many of the ``most - 1`` ticks after the next find the blocks that they need."""
-        group.clock += 1
-        ticks = group.ticks_within(self.pool.free, most - 1)
-        group.clock -= 1
-        return ticks
-
-    def blocks_ahead(self, batch: Batch, times: int) -> int:
-        """How many KV blocks ``batch``, just scheduled, takes when it is scheduled ``times`` more times."""
-        return 0 if batch.group is None else batch.group.blocks_due(times)
-
-    def repeat(self, batch: Batch, ends_s: Listing[float]) -> tuple[list[Gap], list[int]]:
-        """Take ``batch`` back all but the last of the times that it ran; :meth:`complete` takes that.
-
-        Parameters
-        ----------
-        ends_s
-            When its tokens came out, the last time included: up to :meth:`repeats` times, at least twice.
-
-        Returns
-        -------
-        tuple
-            The gaps that ended with the first time, and the blocks in use when each of the others had been scheduled.
-        """
-        group = batch.group
-        assert group is not None, "a batch without decodes does not repeat"
-        _, gaps = group.advance(ends_s[0])
-        return gaps, self._run_on(group, ends_s[1:-1])
-
-    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
-        """Let the decodes of ``group`` get a token at each of ``ends_s`` and go on; return the blocks in use then."""
-        used = [self._grown(group)]
-        for end_s in ends_s:
-            group.tick(end_s)
-            used.append(self._grown(group))
-        return used
-
-    def _grown(self, group: DecodeSet) -> int:
-        """Return the blocks in use once each decode in ``group`` has what its next token needs."""
-        if group.crossing():
-            self._grow(group)
-        return self.pool.used
 
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``.

@@ -44,6 +44,9 @@ class Sarathi(ReservingPolicy):
     name = "sarathi"
     settings: SarathiSettings
 
+    def _chunk_repeats(self, batch: Batch) -> int:
+        return self._same_chunks(batch, self.settings.chunk_size)
+
     def _fill(self, batch: Batch) -> None:
         self._decode_all(batch)
         room = self.settings.chunk_size - batch.tokens

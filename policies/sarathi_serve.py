@@ -36,6 +36,9 @@ class SarathiServe(PagedPolicy):
     name = "sarathi-serve"
     settings: SarathiServeSettings
 
+    def _chunk_repeats(self, batch: Batch) -> int:
+        return self._same_chunks(batch, self.settings.max_num_batched_tokens)
+
     def _fill(self, batch: Batch) -> None:
         budget = self.settings.max_num_batched_tokens
         self._decode_all(batch)

@@ -42,6 +42,13 @@ class UpfrontPolicy(Policy):
         while self.waiting and (left := budget - batch.prefill_tokens - batch.decodes) > 0 and self._can_admit(batch):
             self._admit(batch, min(self.waiting[0].left, left))
 
+    def _same_chunks(self, batch: Batch, budget: int) -> int:
+        """How often the one chunk of a batch that fills its budget runs, each time after itself, before the last."""
+        if len(batch.chunks) > 1 or batch.prefill_tokens + batch.decodes < budget:
+            return 1
+        sequence, tokens, past = batch.chunks[0]
+        return (sequence.target - past - 1) // tokens
+
     def _can_admit(self, batch: Batch) -> bool:
         """Whether the first waiting request finds a seat and its KV blocks."""
         return (

@@ -78,6 +78,17 @@ class Aggregates:
         )
 
 
+def later(batch: BatchLike, turn: int) -> Aggregates:
+    """Return a batch when it has run ``turn`` times: its decodes' contexts longer by that, chunks after themselves."""
+    return Aggregates(
+        chunks=tuple(Slice(chunk.tokens, chunk.past + turn * chunk.tokens) for chunk in batch.chunks),
+        decodes=batch.decodes,
+        outputs=batch.outputs,
+        decode_context_sum=batch.decode_context_sum + turn * batch.decodes,
+        decode_context_max=batch.decode_context_max + turn,
+    )
+
+
 def columns_of(batch: BatchLike) -> Columns:
     """Return a batch as columns of one row.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from math import exp, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from profiler.aggregates import BatchLike
+from profiler.aggregates import BatchLike, later
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
@@ -104,7 +105,8 @@ class CostModel:
         return seconds
 
     def repeated(self, batch: BatchLike, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
-        """Run a batch of decodes alone again and again, each with a context longer by one, from ``start_s`` on.
+        """Run a batch again and again from ``start_s`` on, each decode's context longer by one, its only chunk, where
+        there is one, after itself.
 
         Returns
         -------
@@ -112,18 +114,36 @@ class CostModel:
             How long each time takes, as :meth:`iteration_time` has it to the last bit, and when it ends: ``most``
             times, or fewer if one ends at or after ``until_s``.
         """
-        costs, decodes = self._costs[0], batch.decodes
-        fixed_s, decode_s = costs.token_s[decodes] + costs.output_s[decodes], costs.decode_s * decodes
-        attention = self._decode.times(decodes, batch.decode_context_sum, batch.decode_context_max)
         times_s, ends_s, end_s = [], [], start_s
-        for attention_s in islice(attention, most):
-            time_s = fixed_s + (decode_s + costs.decode_layer * attention_s)
+        for time_s in islice(self._with_chunk(batch) if batch.chunks else self._of_decodes(batch), most):
             end_s += time_s
             times_s.append(time_s)
             ends_s.append(end_s)
             if end_s >= until_s:
                 break
         return times_s, ends_s
+
+    def _of_decodes(self, batch: BatchLike) -> Iterator[float]:
+        """Yield the times of a batch of decodes alone, time after time."""
+        costs, decodes = self._costs[0], batch.decodes
+        fixed_s, decode_s = costs.token_s[decodes] + costs.output_s[decodes], costs.decode_s * decodes
+        for attention_s in self._decode.times(decodes, batch.decode_context_sum, batch.decode_context_max):
+            yield fixed_s + (decode_s + costs.decode_layer * attention_s)
+
+    def _with_chunk(self, batch: BatchLike) -> Iterator[float]:
+        """Yield the times of a batch with one chunk, which does not end its prompt, time after time."""
+        costs, decodes, (chunk,) = self._costs[0], batch.decodes, batch.chunks
+        fixed_s = costs.token_s[batch.prefill_tokens + decodes] + costs.output_s[batch.outputs] + costs.chunk_s
+        decode_s, tokens, alone = costs.decode_s * decodes, chunk.tokens, self._prefill.alone
+        if not decodes:
+            for past in count(chunk.past, tokens):
+                yield fixed_s + costs.prefill_layer * alone(tokens, past)
+        if self._mixed is not None:
+            for turn in count():
+                yield self.iteration_time(later(batch, turn))
+        decoding = self._decode.times(decodes, batch.decode_context_sum, batch.decode_context_max)
+        for past, attention_s in zip(count(chunk.past, tokens), decoding, strict=False):
+            yield fixed_s + costs.prefill_layer * alone(tokens, past) + (decode_s + costs.decode_layer * attention_s)
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""

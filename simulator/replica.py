@@ -22,7 +22,7 @@ class StageTimes(Protocol):
         ...
 
     def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
-        """Run a batch of decodes alone again and again on a single stage, from ``start_s``.
+        """Run a batch again and again on a single stage, from ``start_s``: its decodes, and at most one chunk.
 
         Returns
         -------
@@ -43,12 +43,12 @@ class Replica:
     got them, so that all of a batch's way is known when it sets out: it starts on a stage when its hidden states
     are there and the stage is free. Sending them to the next stage does not keep the sender busy.
 
-    **Running ahead.** Most iterations change nothing but counts: the same sequences decode one token more. With
-    ``ahead_s`` such a batch is scheduled once and runs as often in a row as the policy would schedule it again
-    (:meth:`policies.policy.Policy.repeats`): one :class:`Flight`, one event. What may disturb it, a request for this
-    replica or a failure, cuts it at the time that then runs. And an event that would be the next one anyway
-    does not go through the queue. Neither changes anything that can be seen: without ``ahead_s`` every iteration is
-    scheduled by itself, to the same bytes of the run record.
+    **Running ahead.** Most iterations change nothing but counts: the same sequences decode one token more, and the same
+    prompt runs its next chunk. With ``ahead_s`` such a batch is scheduled once and runs as often in a row as the policy
+    would schedule it again (:meth:`policies.steady.Steady.repeats`): one :class:`Flight`, one event. What may disturb
+    it, a request for this replica or a failure, cuts it at the time that then runs. And an event that would be the
+    next one anyway does not go through the queue. Neither changes anything that can be seen: without ``ahead_s`` every
+    iteration is scheduled by itself, to the same bytes of the run record.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Replica:
         policy, clock = self.policy, self.clock
         through = self._once if policy.stages == 1 else self._pipelined
         while (batch := policy.schedule(now_s)) is not None:
-            if self._runs_ahead and not batch.chunks and (most := policy.repeats(batch)) > 1:
+            if self._runs_ahead and (most := policy.repeats(batch)) > 1:
                 flight = self._several(batch, now_s, most)
             else:
                 flight = through(batch, now_s)

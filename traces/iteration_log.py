@@ -40,7 +40,8 @@ class Flight(Protocol):
     @property
     def batch(self) -> Any:
         """What ran the first time (:class:`policies.batch.Batch`); each time after that every decode's context is
-        longer by one token, and there are no preemptions."""
+        longer by one token, a chunk, of which there is one at most, comes after itself, and there are no preemptions.
+        """
 
     @property
     def waiting(self) -> int:
@@ -158,7 +159,7 @@ def _columns(flights: list[Flight]) -> Columns:
     columns["stage_time_s"] = _flat(stage_time_s, np.float64)
     if several:
         columns["decode_context_sum"] += columns["turn"] * columns["decodes"]
-        columns["decode_context_max"] += columns["turn"]
+        columns["decode_context_max"] += columns["turn"] * (columns["decodes"] > 0)
         columns["preemptions"] *= columns["turn"] == 0
     last = np.cumsum(columns["stages"]) - 1
     columns["start_s"] = columns["stage_start_s"][last - columns["stages"] + 1]
@@ -181,9 +182,15 @@ def _flat(lists: Iterable[Iterable[Any]], kind: type) -> npt.NDArray[Any]:
 
 
 def _chunk_columns(chunks: list[list[Any]], times: npt.NDArray[np.int64]) -> Columns:
-    """Return what iterations say of their chunks; only a batch without any runs several times."""
+    """Return what iterations say of their chunks; of a batch that runs several times there is one at most, and each
+    time the next of its prompt."""
     counts = _counts(chunks)
     tokens, past = _flat(map(CHUNK, chain.from_iterable(chunks)), np.int64).reshape(-1, 2).T
+    again = np.repeat(times, counts)
+    first = np.cumsum(again) - again
+    tokens, past = np.repeat(tokens, again), np.repeat(past, again)
+    past += (np.arange(len(past)) - np.repeat(first, again)) * tokens
+    counts = np.repeat(counts, times)
     some = np.flatnonzero(counts)
     begins = (np.cumsum(counts) - counts)[some]
     made = {}
@@ -194,18 +201,18 @@ def _chunk_columns(chunks: list[list[Any]], times: npt.NDArray[np.int64]) -> Col
         ("past_most", np.maximum, past),
         ("prefill_context_sum", np.add, past),
     ):
-        column = np.zeros(len(chunks), np.int64)
-        column[some] = reduce.reduceat(values, begins) if len(some) else 0
-        made[name] = np.repeat(column, times)
-    return made | {"chunks": np.repeat(counts, times), "chunk_tokens": tokens, "chunk_past": past}
+        made[name] = np.zeros(len(counts), np.int64)
+        made[name][some] = reduce.reduceat(values, begins) if len(some) else 0
+    return made | {"chunks": counts, "chunk_tokens": tokens, "chunk_past": past}
 
 
 def _gap_columns(gaps: Sequence[Any], columns: Columns, first: npt.NDArray[np.int64]) -> Columns:
-    counts = np.ones(len(columns["turn"]), np.int64)
+    again = (columns["turn"] > 0) & (columns["decodes"] > 0)
+    counts = again.astype(np.int64)
     counts[first] = _counts(gaps)
     noted = _flat(chain.from_iterable(gaps), np.float64).reshape(-1, 2)
-    later = np.flatnonzero(columns["turn"])
-    of_later = np.repeat(columns["turn"] > 0, counts)
+    later = np.flatnonzero(again)
+    of_later = np.repeat(again, counts)
     gap_s, gap_count = np.empty(len(of_later)), np.empty(len(of_later), np.int64)
     gap_s[~of_later], gap_count[~of_later] = noted.T
     gap_s[of_later] = columns["end_s"][later] - columns["end_s"][later - 1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.batch import Batch
+from profiler.aggregates import later
 from profiler.profiled_range import ProfiledRange
 
 
@@ -20,7 +21,7 @@ class PlainTimes:
     def repeated(self, batch: Batch, start_s: float, until_s: float, most: int) -> tuple[list[float], list[float]]:
         times_s, ends_s, end_s = [], [], start_s
         while len(times_s) < most and end_s < until_s:
-            times_s.append(self.iteration_time(batch.later(len(times_s)) if times_s else batch))
+            times_s.append(self.iteration_time(later(batch, len(times_s))))
             end_s += times_s[-1]
             ends_s.append(end_s)
         return times_s, ends_s
