@@ -123,13 +123,13 @@ class DecodeSet:
         return sum(len(self._borders[(self.clock + tick) % self._block_size]) for tick in range(1, ticks + 1))
 
     def ticks_within(self, blocks: int, most: int) -> int:
-        """Return how many of the next ``most`` ticks need no more than ``blocks`` new blocks together."""
+        """Return how many of the ``most`` ticks after the next need no more than ``blocks`` new blocks together."""
         if blocks >= self.size * -(-most // self._block_size):
             return most
-        for tick in range(most):
+        for tick in range(1, most + 1):
             blocks -= len(self._borders[(self.clock + tick) % self._block_size])
             if blocks < 0:
-                return tick
+                return tick - 1
         return most
 
     def add(self, sequence: Sequence) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Listing
 
 from policies.batch import Batch
-from policies.decode_set import DecodeSet
 from policies.sequence import Sequence
 from policies.upfront import UpfrontPolicy
 
@@ -25,10 +24,13 @@ class ReservingPolicy(UpfrontPolicy):
         """None: they are all reserved."""
         return 0
 
-    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
-        if ends_s:
-            group.tick(ends_s[-1], len(ends_s))
-        return [self.pool.used] * (len(ends_s) + 1)
+    def _run_on(self, batch: Batch, ends_s: Listing[float]) -> list[int]:
+        times = len(ends_s)
+        if batch.group is not None and times:
+            batch.group.tick(ends_s[-1], times)
+        for sequence, tokens, _ in batch.chunks:
+            sequence.computed += (times + 1) * tokens
+        return [self.pool.used] * (times + 1)
 
-    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:  # noqa: ARG002
-        return most - 1
+    def _times_with_blocks(self, batch: Batch, times: int) -> int:  # noqa: ARG002
+        return times

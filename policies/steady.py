@@ -36,22 +36,17 @@ class Steady:
         if batch.preemptions or self.prefilling or self.decodes.size or self.stages > 1:
             return 1
         most = self._chunk_repeats(batch) if batch.chunks else sys.maxsize
-        group = batch.group
-        if group is None or most <= 1:
-            return max(most, 1)
-        most = min(most, group.ticks_left)
-        return most if most == 1 else 1 + self._ticks_with_blocks(group, most)
+        if batch.group is not None and most > 1:
+            most = min(most, batch.group.ticks_left)
+        return 1 + self._times_with_blocks(batch, most - 1) if most > 1 else 1
 
     def _chunk_repeats(self, batch: Batch) -> int:  # noqa: ARG002
         """How many times in a row the chunks of ``batch`` would be scheduled, each after the KV of the one before."""
         return 1
 
-    def _ticks_with_blocks(self, group: DecodeSet, most: int) -> int:
-        """How many of the ``most - 1`` ticks after the next find the blocks that they need."""
-        group.clock += 1
-        ticks = group.ticks_within(self.pool.free, most - 1)
-        group.clock -= 1
-        return ticks
+    def _times_with_blocks(self, batch: Batch, times: int) -> int:
+        """How many of ``times`` more times that ``batch`` runs find the blocks that they need."""
+        return times if batch.group is None else batch.group.ticks_within(self.pool.free, times)
 
     def blocks_ahead(self, batch: Batch, times: int) -> int:
         """How many KV blocks ``batch``, just scheduled, takes when it is scheduled ``times`` more times."""
@@ -70,25 +65,25 @@ class Steady:
         tuple
             The gaps that ended with the first time, and the blocks in use when each of the others had been scheduled.
         """
-        group, again = batch.group, len(ends_s) - 1
-        for sequence, tokens, _ in batch.chunks:
-            sequence.computed += again * tokens
-        if group is None:
-            return [], [self.pool.used] * again
-        _, gaps = group.advance(ends_s[0])
-        return gaps, self._run_on(group, ends_s[1:-1])
+        gaps = [] if batch.group is None else batch.group.advance(ends_s[0])[1]
+        return gaps, self._run_on(batch, ends_s[1:-1])
 
-    def _run_on(self, group: DecodeSet, ends_s: Listing[float]) -> list[int]:
-        """Let the decodes of ``group`` get a token at each of ``ends_s`` and go on; return the blocks in use then."""
-        used = [self._grown(group)]
-        for end_s in ends_s:
-            group.tick(end_s)
-            used.append(self._grown(group))
+    def _run_on(self, batch: Batch, ends_s: Listing[float]) -> list[int]:
+        """Let ``batch``, which is over once, be over again at each of ``ends_s``; return the blocks in use then."""
+        group, chunks = batch.group, batch.chunks
+        used = []
+        for end_s in (None, *ends_s):
+            if end_s is not None and group is not None:
+                group.tick(end_s)
+            for sequence, tokens, _ in chunks:
+                sequence.computed += tokens
+            used.append(self._grown(batch))
         return used
 
-    def _grown(self, group: DecodeSet) -> int:
-        """Return the blocks in use once each decode in ``group`` has what its next token needs."""
-        if group.crossing():
+    def _grown(self, batch: Batch) -> int:
+        """Return the blocks in use once ``batch`` has what it needs to run again."""
+        group = batch.group
+        if group is not None and group.crossing():
             self._grow(group)
         return self.pool.used
 

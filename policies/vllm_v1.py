@@ -179,6 +179,36 @@ class VLLMV1(Policy):
         if not group.size:
             self.decodes.put_back(group)
 
+    def _chunk_repeats(self, batch: Batch) -> int:
+        if len(batch.chunks) > 1:
+            return 1
+        sequence, tokens, past = batch.chunks[0]
+        return (sequence.target - past - 1) // tokens
+
+    def _times_with_blocks(self, batch: Batch, times: int) -> int:
+        free = self.pool.free - self._chunk_blocks(batch, times)
+        if free < 0:
+            return 0
+        return times if batch.group is None else batch.group.ticks_within(free, times)
+
+    def _chunk_blocks(self, batch: Batch, times: int) -> int:
+        """How many blocks the chunks of ``batch``, just scheduled, take when it runs ``times`` more times."""
+        return sum(self._missing(sequence, (times + 1) * tokens) for sequence, tokens, _ in batch.chunks)
+
+    def blocks_ahead(self, batch: Batch, times: int) -> int:
+        """How many KV blocks ``batch``, just scheduled, takes when it is scheduled ``times`` more times."""
+        return super().blocks_ahead(batch, times) + self._chunk_blocks(batch, times)
+
+    def _grown(self, batch: Batch) -> int:
+        if not batch.chunks:
+            return super()._grown(batch)
+        ((sequence, tokens, _),) = batch.chunks
+        crossing = () if batch.group is None else batch.group.crossing()
+        for each in sorted([*crossing, sequence], key=by_rank):
+            self.pool.allocate(each, self._missing(sequence, tokens) if each is sequence else 1)
+        self.pool.register(sequence, sequence.computed, sequence.computed + tokens)
+        return self.pool.used
+
     def _grow(self, group: DecodeSet) -> None:
         crossing = sorted(group.crossing(), key=by_rank)
         if self.pool.allocate_each(crossing):
