@@ -124,7 +124,7 @@ class Replica:
             how many tokens of KV are lost.
         """
         now_s = self.clock.now
-        if self._flights and (times := self._flights[0].over_by(now_s)):
+        if self._flights and (times := self._over(self._flights[0], now_s)):
             self._complete_some(self._flights[0], times)
         for moment in (self._landing, self._start):
             if moment is not None:
@@ -143,7 +143,7 @@ class Replica:
     def blocks_used(self, now_s: float) -> int:
         """Return the KV blocks in use at ``now_s``."""
         used = self.policy.pool.used
-        if self._flights and (again := self._flights[0].running_at(now_s)):
+        if self._flights and (again := self._over(self._flights[0], now_s)):
             used += self.policy.blocks_ahead(self._flights[0].batch, again)
         return used
 
@@ -180,7 +180,7 @@ class Replica:
                 if len(self._flights) < self.policy.stages:
                     self._start_at(self._free_s[0])
                 return
-            self.clock.skip(end_s)
+            self.clock.skip(end_s, Order.COMPLETION, self.index)
             self._complete(flight)
             now_s = end_s
 
@@ -211,8 +211,12 @@ class Replica:
             there_s = start_s + time_s + hand_off_s
         return Flight(batch, self.policy, self.index, starts_s, times_s, [self._free_s[-1]])
 
+    def _over(self, flight: Flight, now_s: float) -> int:
+        """Return how many of its times are over now: one that ends at this moment is, if it is later than its turn."""
+        return flight.over_by(now_s, ended=self.clock.is_over(Order.COMPLETION, self.index))
+
     def _cut(self, flight: Flight) -> None:
-        times = flight.running_at(self.clock.now) + 1
+        times = self._over(flight, self.clock.now) + 1
         if times < len(flight.ends_s):
             flight.cut(times)
             assert self._landing is not None

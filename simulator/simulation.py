@@ -109,7 +109,7 @@ def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) ->
             next_s = arrivals.next_s
             if next_s >= clock.next_s:
                 break
-            clock.skip(next_s)
+            clock.skip(next_s, Order.ARRIVAL)
         wait()
 
     def wait() -> None:
