@@ -27,7 +27,7 @@ class Moment(simpy.Event):
     """Something that happens at some moment, unless it is called off before."""
 
     def __init__(self, clock: Clock, action: Callable[[], None], place: int) -> None:
-        self.env = clock
+        self.env: Clock = clock
         self.action: Callable[[], None] | None = action
         self.place = place
         self.callbacks = [Moment._happen]

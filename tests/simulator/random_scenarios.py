@@ -49,7 +49,7 @@ TIMES = (
     FormulaTimes(hand_off_s=TICK_S),
     FormulaTimes(base_s=0.125, each_s=0.0625, hand_off_s=0.125),
     FormulaTimes(base_s=0.01, each_s=0.0001, past_s=1e-7, hand_off_s=0.001),
-    FormulaTimes(base_s=0.1, each_s=1 / 3, past_s=0.7e-3),
+    FormulaTimes(base_s=0.1, each_s=1 / 30, past_s=0.7e-3),
 )
 """Constant; equal moments that come about as different sums; and such that round."""
 
@@ -94,7 +94,7 @@ def make_workload(pick: Pick, block_size: int) -> Workload:
     """Bursts and gaps at multiples of a tick, or all at once, or at any moment; prompts that begin alike."""
     count = pick(1, (3, 12, 30)[pick(0, 2)])
     gaps_s = ((0.0,), (0.0, 0.0, TICK_S, 4 * TICK_S), (0.0, TICK_S, 40.0), (0.013, 0.1, 0.7))[pick(0, 3)]
-    longest, most = (1, 4, 12, 40)[pick(0, 3)], (1, 4, 25, 60)[pick(0, 3)]
+    longest, most = (1, 4, 12, 40)[pick(0, 3)], (1, 4, 25, 200)[pick(0, 3)]
     prompts = np.array([pick(1, longest) for _ in range(count)])
     return Workload(
         name="random",
@@ -149,7 +149,7 @@ def make_failures(pick: Pick, replicas: int) -> FailureSettings:
     """None, or at random moments, or at multiples of a tick: exactly when something else happens."""
     kind = pick(0, 3)
     if kind == 0:
-        return FailureSettings(mtbf_s=(20.0, 100.0)[pick(0, 1)], mttr_s=(0.5, 10.0)[pick(0, 1)])
+        return FailureSettings(mtbf_s=(60.0, 300.0)[pick(0, 1)], mttr_s=(0.5, 10.0)[pick(0, 1)])
     if kind == 1:
         return FailureSettings()
     listed = []
