@@ -66,13 +66,9 @@ class Flight:
         self.gaps: list[Gap] = []
         self.decoding: list[Sequence] = list(batch.group or ()) if policy.stages > 1 else []
 
-    def running_at(self, moment_s: float) -> int:
-        """Return which of its times runs at ``moment_s``, from 0; one that ends then still does."""
-        return bisect_left(self.ends_s, moment_s)
-
-    def over_by(self, moment_s: float) -> int:
-        """Return how many of its times are over at ``moment_s``, one that ends then included."""
-        return bisect_right(self.ends_s, moment_s)
+    def over_by(self, moment_s: float, *, ended: bool) -> int:
+        """Return how many of its times are over at ``moment_s``; one that ends then is, if it has ``ended``."""
+        return bisect_right(self.ends_s, moment_s) if ended else bisect_left(self.ends_s, moment_s)
 
     def cut(self, times: int) -> None:
         """Let it run only so many times."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from policies.batch import Batch, Completion
 from policies.policy import Policy
 from policies.sequence import Sequence
-from simulator.clock import Clock, Moment, Order
+from simulator.clock import Clock, Moment, Order, place_of
 from simulator.flight import Flight
 
 
@@ -85,6 +85,7 @@ class Replica:
         self.on_iteration = on_iteration
         self.index = index
         self.requests = 0
+        self._place = place_of(Order.COMPLETION, index)
         self._ahead_s = ahead_s
         self._runs_ahead = ahead_s is not None and policy.stages == 1
         self._on_release: Callable[[], None] | None = None
@@ -125,7 +126,7 @@ class Replica:
             how many tokens of KV are lost.
         """
         now_s = self.clock.now
-        if self._flights and (times := self._flights[0].over_by(now_s)):
+        if self._flights and (times := self._over(self._flights[0], now_s)):
             self._complete_some(self._flights[0], times)
         for moment in (self._landing, self._start):
             if moment is not None:
@@ -144,7 +145,7 @@ class Replica:
     def blocks_used(self, now_s: float) -> int:
         """Return the KV blocks in use at ``now_s``."""
         used = self.policy.pool.used
-        if self._flights and (again := self._flights[0].running_at(now_s)):
+        if self._flights and (again := self._over(self._flights[0], now_s)):
             used += self.policy.blocks_ahead(self._flights[0].batch, again)
         return used
 
@@ -182,7 +183,7 @@ class Replica:
             if not self._runs_ahead or end_s >= clock.next_s:
                 self._launch(flight, end_s)
                 return
-            clock.skip(end_s)
+            clock.skip(end_s, self._place)
             self._complete(flight)
             now_s = end_s
 
@@ -217,8 +218,12 @@ class Replica:
             there_s = start_s + time_s + hand_off_s
         return Flight(batch, self.policy, self.index, starts_s, times_s, [self._free_s[-1]])
 
+    def _over(self, flight: Flight, now_s: float) -> int:
+        """Return how many of its times are over now: one that ends at this moment is, if it is later than its turn."""
+        return flight.over_by(now_s, ended=self.clock.is_over(self._place))
+
     def _cut(self, flight: Flight) -> None:
-        times = flight.running_at(self.clock.now) + 1
+        times = self._over(flight, self.clock.now) + 1
         if times < len(flight.ends_s):
             flight.cut(times)
             assert self._landing is not None

@@ -15,7 +15,7 @@ from typing import Any
 from policies.arrivals import Arrivals
 from policies.catalog import PolicyChoice
 from policies.sequence import Sequence
-from simulator.clock import Clock, Order
+from simulator.clock import Clock, Order, place_of
 from simulator.cluster import Cluster
 from simulator.dispatcher import Dispatcher
 from simulator.recorder import OnProgress, Recorder
@@ -109,7 +109,7 @@ def feed(clock: Clock, arrivals: Arrivals, route: Callable[[Sequence], None]) ->
             next_s = arrivals.next_s
             if next_s >= clock.next_s:
                 break
-            clock.skip(next_s)
+            clock.skip(next_s, place_of(Order.ARRIVAL))
         wait()
 
     def wait() -> None:
