@@ -53,7 +53,14 @@ class Clock(simpy.Environment):
 
     SimPy counts delays from now; adding one to now may miss a sum of times by a rounding, and with it the order of two
     events. Here the moment itself is given, so that equal ones are equal however they came about.
+
+    Attributes
+    ----------
+    place
+        Whose turn it is among all that happens now (see :func:`place_of`).
     """
+
+    place = 0
 
     def at(self, moment_s: float, action: Callable[[], None], order: Order, rank: int = 0) -> Moment:
         """Call ``action`` at ``moment_s``; at the same moment by ``order``, then ``rank``, then first come."""

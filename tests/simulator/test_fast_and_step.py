@@ -60,7 +60,7 @@ def test_fast_and_step_write_the_same_bytes_in_larger_cases(first: int, monkeypa
     """With tables so small that a run has several."""
     for module in (iteration_log, run_log):
         monkeypatch.setattr(module, "ROWS", 50)
-    monkeypatch.setattr(iteration_log, "FLIGHTS", 7)
+    monkeypatch.setattr(run_log, "FLIGHTS", 7)
     for seed in range(first, first + 50):
         check_same_bytes(*make_scenario(Random(seed).randint))
 
