@@ -25,15 +25,17 @@ class Steady:
     decodes: ReadyDecodes
     pool: BlockPool
     stages: int
+    _held: dict[Sequence, None]
 
     def repeats(self, batch: Batch) -> int:
         """How many times in a row ``batch`` would be scheduled, which just was, if no request came or went.
 
-        1, but where it is all that there is to do: every resident runs in it, none was preempted for it, and whoever
-        waits did not find a seat or blocks, which a decode only makes fewer, or tokens in the budget. Then it is until
-        the first of its sequences ends, the next block is not there, or a prompt comes to its last chunk.
+        1, but where it is all that there is to do: every resident runs in it, none was preempted for it, none is held,
+        whose blocks come free at any time, and whoever waits did not find a seat or blocks, which running only makes
+        fewer, or tokens in the budget. Then it is until the first of its sequences ends, the next block is not there,
+        or a prompt comes to its last chunk.
         """
-        if batch.preemptions or self.prefilling or self.decodes.size or self.stages > 1:
+        if batch.preemptions or self.prefilling or self.decodes.size or self._held or self.stages > 1:
             return 1
         most = self._chunk_repeats(batch) if batch.chunks else sys.maxsize
         if batch.group is not None and most > 1:
