@@ -180,8 +180,10 @@ class VLLMV1(Policy):
             self.decodes.put_back(group)
 
     def _chunk_repeats(self, batch: Batch) -> int:
-        """How often a chunk runs before the last of its prompt; once, where whoever waits looks for blocks each time: the
-        chunk may have filled one with what that prompt begins with."""
+        """How often a chunk runs before the last of its prompt.
+
+        Once, where whoever waits looks for blocks each time: the chunk may have filled one that the other begins with.
+        """
         looks = self.incoming or (self.waiting and batch.tokens < self.settings.max_num_batched_tokens)
         if len(batch.chunks) > 1 or looks:
             return 1

@@ -52,7 +52,7 @@ class ClusterOptions:
         if link := self._link():
             changes["link"] = from_mapping(LinkSettings, link, where="--link-bandwidth, --link-latency")
         failures = {"mtbf_s": self.mtbf, "mttr_s": self.mttr, "listed": parse_failures(self.fail or ())}
-        if any(failures.values()):
+        if self.fail or self.mtbf is not None or self.mttr is not None:
             changes["failures"] = from_mapping(FailureSettings, failures, where="--fail, --mtbf, --mttr")
         return replace(settings, **changes)
 

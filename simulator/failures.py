@@ -14,6 +14,8 @@ from traces.errors import InputError
 
 STREAM = 0xFA11
 """Keeps the draws of failures apart from all others of the same seed."""
+LONGEST_S = 1e9
+"""Beyond that, some 30 years, the clock of a simulation is too coarse for iterations."""
 FORM = re.compile(r"(\d{1,9})@(.+)\+(.+)")
 
 
@@ -56,10 +58,15 @@ class FailureSettings:
         if (self.mtbf_s is None) != (self.mttr_s is None):
             raise ValueError("one of mtbf and mttr is there alone; expected both, or neither")
         for name, value in (("mtbf", self.mtbf_s), ("mttr", self.mttr_s)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value:g} s; expected seconds > 0")
+            if value is not None and not 0 < value <= LONGEST_S:
+                raise ValueError(f"{name} is {value:g} s; expected seconds > 0, at most {LONGEST_S:g}")
         if self.listed and self.mtbf_s is not None:
             raise ValueError("failures from a list and random ones at once; expected one of the two")
+        for outage in self.listed:
+            if outage.recovered_s > LONGEST_S:
+                raise ValueError(
+                    f"replica {outage.replica} is back at {outage.recovered_s:g} s; expected at most {LONGEST_S:g}"
+                )
         for before, after in pairwise(sorted(self.listed)):
             if before.replica == after.replica and after.failed_s <= before.recovered_s:
                 what = f"replica {after.replica} fails at {after.failed_s:g} s, while it is down"

@@ -113,10 +113,10 @@ def _if_failed(value: Callable[[Metrics], float]) -> Callable[[Metrics], float]:
 
 
 def bubble_share(metrics: Metrics) -> float:
-    """Return the idle time of all stages between their first and last work, over busy + idle."""
-    idle_s = sum(stage.idle_s for stage in metrics.bubbles)
-    whole_s = idle_s + sum(stage.busy_s for stage in metrics.bubbles)
-    return idle_s / whole_s if whole_s > 0 else math.nan
+    """Return the time that stages waited while a batch was in flight elsewhere, over that and their busy time."""
+    waited_s = sum(stage.in_flight_s for stage in metrics.bubbles)
+    whole_s = waited_s + sum(stage.busy_s for stage in metrics.bubbles)
+    return waited_s / whole_s if whole_s > 0 else math.nan
 
 
 def _goodput_share(metrics: Metrics) -> float:

@@ -41,18 +41,15 @@ class Window:
 def worst_window(runs: Runs) -> Window:
     """Return a window around the stall that cost the most, with at most 160 iterations of any run.
 
-    What a stall costs is its length times the sequences that it held up.
-
-    Without any stall: the middle of the longest run.
+    What a stall costs is its length times the sequences that it held up. Without any stall it is around the middle one
+    of the iterations of the replica with the most of them, in the longest run.
     """
     threshold_s = stall_threshold(runs.values())
     stalls = {label: find_stalls(run, threshold_s) for label, run in runs.items()}
     label = max(runs, key=lambda name: float(stalls[name].cost_s.max(initial=0.0)))
     found, run = stalls[label], runs[label]
     if not len(found):
-        middle_s = (run.end_s - run.start_s) / 2
-        start_s, end_s = _shrunk(runs, middle_s, middle_s, 0, 2.0)
-        return Window(start_s=start_s, end_s=end_s, label=label, replica=0, stall_s=None, sequences=0)
+        return _usual_window(runs)
     worst = int(np.argmax(found.cost_s))
     end_s = float(found.end_s[worst]) - run.start_s
     length_s = float(found.length_s[worst])
@@ -66,6 +63,16 @@ def worst_window(runs: Runs) -> Window:
         stall_s=(end_s - length_s, end_s),
         sequences=int(found.sequences[worst]),
     )
+
+
+def _usual_window(runs: Runs) -> Window:
+    label = max(runs, key=lambda name: runs[name].end_s - runs[name].start_s)
+    run = runs[label]
+    replica = int(np.argmax(np.bincount(run.iterations.replica, minlength=1)))
+    ends_s = run.of_replica(run.iterations.end_s, replica)
+    middle_s = float(ends_s[len(ends_s) // 2]) - run.start_s if len(ends_s) else 0.0
+    start_s, end_s = _shrunk(runs, middle_s, middle_s, replica, 2.0)
+    return Window(start_s=start_s, end_s=end_s, label=label, replica=replica, stall_s=None, sequences=0)
 
 
 def _shrunk(runs: Runs, start_s: float, end_s: float, replica: int, margin_s: float) -> tuple[float, float]:
@@ -176,6 +183,10 @@ def _caption(window: Window, runs: Runs) -> str:
     staged = any(run.meta.stages > 1 for run in runs.values())
     bubbles = " A gap in a row is a bubble: that stage had nothing to do." if staged else " A gap is idle time."
     if window.stall_s is None:
-        return what + bubbles + " No run has a generation stall, so this is the middle of the longest run."
+        return (
+            what
+            + bubbles
+            + " No run has a generation stall, so this is the middle of the iterations of the longest run."
+        )
     stall = f" The frame is the generation stall that cost most, sequences times time, under {window.label}."
     return what + stall + bubbles

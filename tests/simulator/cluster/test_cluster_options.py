@@ -120,6 +120,10 @@ def test_a_faster_replica_gets_more_requests(tmp_path: Path) -> None:
         ({"replicas": 2, "fail": ["1@5"]}, "--fail: '1@5' is no failure"),
         ({"replicas": 2, "mtbf": 5.0}, "one of mtbf and mttr is there alone"),
         ({"mtbf": -1.0, "mttr": 1.0}, "mtbf is -1 s; expected seconds > 0"),
+        ({"mtbf": 0.0, "mttr": 0.0}, "mtbf is 0 s; expected seconds > 0"),
+        ({"mtbf": 0.0}, "one of mtbf and mttr is there alone"),
+        ({"mtbf": 1.0, "mttr": 1e308}, "mttr is 1e+308 s; expected seconds > 0, at most 1e+09"),
+        ({"fail": ["0@1+1e300"]}, "replica 0 is back at 1e+300 s; expected at most 1e+09"),
         ({"fail": ["0@1+1"], "mtbf": 5.0, "mttr": 1.0}, "failures from a list and random ones at once"),
     ],
 )

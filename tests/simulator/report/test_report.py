@@ -161,11 +161,27 @@ def test_with_pipeline_parallelism_every_stage_has_a_row(played, tmp_path):
     assert "TP 1, PP 2" in Page(write_report(tmp_path / "r.html", staged).read_text()).words
 
 
-def test_without_stalls_the_middle_of_the_run_is_shown(played):
+def test_without_stalls_the_middle_of_the_iterations_is_shown(played):
     runs = played("sarathi-serve")
-    window = worst_window(runs)
+    window, ends_s = worst_window(runs), runs["sarathi-serve"].iterations.end_s
     assert window.stall_s is None
-    assert window.start_s < runs["sarathi-serve"].end_s / 2 < window.end_s
+    assert window.start_s < ends_s[len(ends_s) // 2] - runs["sarathi-serve"].start_s < window.end_s
+
+
+def test_without_stalls_a_replica_that_runs_something_is_shown(played):
+    """Here the first one has nothing to do but an iteration at the beginning."""
+    run = played("sarathi-serve")["sarathi-serve"]
+    (group,) = run.meta.groups
+    replica = np.ones(len(run.iterations), np.int32)
+    replica[0] = 0
+    two = replace(
+        run,
+        meta=replace(run.meta, groups=(replace(group, count=2),)),
+        iterations=replace(run.iterations.in_memory(), replica=replica),
+    )
+    assert worst_window({"two": two}).replica == 1
+    (timeline,) = [panel for panel in panels({"two": (two, measure(two))}) if panel.name == "timeline"]
+    assert sum(len(trace.x) for trace in timeline.figure.data) > 10
 
 
 def test_one_run_has_a_report_too(runs, tmp_path):

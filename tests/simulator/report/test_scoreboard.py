@@ -93,3 +93,14 @@ def test_numbers_have_three_digits(value, text):
 @pytest.mark.parametrize(("seconds", "text"), [(0.0431, "43.1 ms"), (1.234, "1.23 s"), (nan, "–")])
 def test_times_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_time_with_nothing_in_flight_is_no_bubble(played, base):
+    """A replica that waits for requests is idle; a stage that waits for another stage has a bubble."""
+    assert any(stage.idle_s > 0 for stage in base.bubbles)
+    staged = measure(played("vllm", requests=30, rate_per_s=0.3, stages=2)["vllm"])
+    assert sum(stage.idle_s - stage.in_flight_s for stage in staged.bubbles) > 1.0
+    share = sum(stage.in_flight_s for stage in staged.bubbles) / sum(
+        stage.in_flight_s + stage.busy_s for stage in staged.bubbles
+    )
+    assert rows({"one stage": base, "two": staged})["Bubbles (%)"].texts == ("0", three_digits(100 * share))
