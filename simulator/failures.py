@@ -64,9 +64,8 @@ class FailureSettings:
             raise ValueError("failures from a list and random ones at once; expected one of the two")
         for outage in self.listed:
             if outage.recovered_s > LONGEST_S:
-                raise ValueError(
-                    f"replica {outage.replica} is back at {outage.recovered_s:g} s; expected at most {LONGEST_S:g}"
-                )
+                what = f"replica {outage.replica} is back at {outage.recovered_s:g} s"
+                raise ValueError(f"{what}; expected at most {LONGEST_S:g}")
         for before, after in pairwise(sorted(self.listed)):
             if before.replica == after.replica and after.failed_s <= before.recovered_s:
                 what = f"replica {after.replica} fails at {after.failed_s:g} s, while it is down"

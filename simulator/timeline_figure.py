@@ -181,12 +181,8 @@ def _caption(window: Window, runs: Runs) -> str:
         "the workload; hover over one to see what it held."
     )
     staged = any(run.meta.stages > 1 for run in runs.values())
-    bubbles = " A gap in a row is a bubble: that stage had nothing to do." if staged else " A gap is idle time."
+    bubbles = " A gap in a row is a bubble, or idle time where all rows have it." if staged else " A gap is idle time."
     if window.stall_s is None:
-        return (
-            what
-            + bubbles
-            + " No run has a generation stall, so this is the middle of the iterations of the longest run."
-        )
+        return what + bubbles + " No run has a generation stall; this is amid the iterations of the longest run."
     stall = f" The frame is the generation stall that cost most, sequences times time, under {window.label}."
     return what + stall + bubbles
