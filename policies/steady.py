@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Sequence as Listing
 
 from policies.batch import Batch
@@ -25,6 +26,7 @@ class Steady:
     decodes: ReadyDecodes
     pool: BlockPool
     stages: int
+    incoming: deque[Sequence]
     _held: dict[Sequence, None]
 
     def repeats(self, batch: Batch) -> int:
@@ -32,12 +34,15 @@ class Steady:
 
         1, but where it is all that there is to do: every resident runs in it, none was preempted for it, none is held,
         whose blocks come free at any time, and whoever waits did not find a seat or blocks, which running only makes
-        fewer, or tokens in the budget. Then it is until the first of its sequences ends, the next block is not there,
-        or a prompt comes to its last chunk.
+        fewer, or tokens in the budget (who brings its KV along needs none, and may have waited for an older request
+        that is in the batch now). Then it is until the first of its sequences ends, the next block is not there, or a
+        prompt comes to its last chunk.
         """
         if batch.preemptions or self.prefilling or self.decodes.size or self._held or self.stages > 1:
             return 1
-        most = self._chunk_repeats(batch) if batch.chunks else sys.maxsize
+        most = sys.maxsize
+        if batch.chunks:
+            most = 1 if self.incoming else self._chunk_repeats(batch)
         if batch.group is not None and most > 1:
             most = min(most, batch.group.ticks_left)
         return 1 + self._times_with_blocks(batch, most - 1) if most > 1 else 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
 from math import exp, sqrt
@@ -22,6 +21,7 @@ from profiler.mixed_time import MixedAttention
 from profiler.prefill_time import PrefillAttention
 from profiler.profiled_range import ProfiledRange
 from profiler.stage import StageOps, StageTables
+from profiler.stage_costs import StageCosts
 from profiler.transfer import load_fitted
 
 if TYPE_CHECKING:
@@ -268,13 +268,13 @@ class CostModel:
                 made[key] = ops.tables(most_tokens, most_outputs)
         return [made[key] for key in keys]
 
-    def _stage_costs(self) -> list[_StageCosts]:
+    def _stage_costs(self) -> list[StageCosts]:
         """Add up what :meth:`iteration_time` reads of each stage."""
         made = []
         for stage, engine in enumerate(self._engines):
             layer = self._pace * self._layers[stage]
             made.append(
-                _StageCosts(
+                StageCosts(
                     token_s=LazyTable(partial(self._token_s, stage)),
                     output_s=LazyTable(partial(self._output_s, stage)),
                     chunk_s=self._pace * engine.chunk_s,
@@ -347,29 +347,6 @@ class CostModel:
         else:
             rate = device.internode_bandwidth_bytes_per_s
         return 1e-6 * send["launch"], send["link_bytes"] / rate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StageCosts:
-    """What :meth:`CostModel.iteration_time` adds up for one stage, at the machine's pace.
-
-    Attributes
-    ----------
-    token_s, output_s
-        What runs by the batch's tokens, and by those sampled with what the engine takes for any batch.
-    chunk_s, decode_s
-        What the engine takes for each chunk and decode.
-    layer, prefill_layer, decode_layer
-        By how much attention of one layer counts: that of mixes, of chunks and of decodes.
-    """
-
-    token_s: LazyTable[float]
-    output_s: LazyTable[float]
-    chunk_s: float
-    decode_s: float
-    layer: float
-    prefill_layer: float
-    decode_layer: float
 
 
 def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from policies.catalog import PolicyChoice
 from simulator.simulation import Scenario, simulate
 from traces.errors import InputError
+from traces.held_signals import STOPPING, signals_held
 
 OnProgress = Callable[[str, int], None]
 """Called with a label and how many of its requests have finished."""
@@ -43,7 +44,7 @@ def simulate_all(
         while waiting or running:
             while waiting and len(running) < cores:
                 label, choice = waiting.pop(0)
-                with _signals_held():
+                with _signals_masked():
                     connection, process = _start(scenario, choice, folder / label)
                     running[connection] = label, process
             _listen(running, on_progress)
@@ -63,7 +64,7 @@ def _start(scenario: Scenario, choice: PolicyChoice, folder: Path) -> tuple[Conn
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def _signals_masked() -> Iterator[None]:
     """Hold signals back until a process has started and is known, so that none is left behind.
 
     The mask is for the process, which inherits it: its parent is the one to end it. (The tracker that comes with
@@ -71,17 +72,12 @@ def _signals_held() -> Iterator[None]:
     another thread may take the signal.
     """
     resource_tracker.ensure_running()
-    numbers, seen = (signal.SIGINT, signal.SIGTERM), list[int]()
-    handlers = [signal.signal(number, lambda taken, _: seen.append(taken)) for number in numbers]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
-        for taken in dict.fromkeys(seen):
-            signal.raise_signal(taken)
+    with signals_held():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _work(scenario: Scenario, choice: PolicyChoice, folder: Path, connection: Connection) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from traces.errors import InputError
+from traces.held_signals import STOPPING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,12 +34,16 @@ def run(app: typer.Typer, prog: str) -> None:
     """Run ``app`` as ``prog``.
 
     An :class:`InputError`, or a disk that is full or cannot be read, is one line on standard error and exit status
-    2. When the process is interrupted or told to end, temporary files are removed first.
+    2. When the process is interrupted or told to end, temporary files are removed first; then one line says so, and
+    the exit status is 128 and the signal's number.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, _stop)
     try:
         app(prog_name=prog)
+    except Stopped as stop:
+        print(f"error: stopped by {stop.signal.name}; what was not complete has been removed", file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -50,11 +55,19 @@ def run(app: typer.Typer, prog: str) -> None:
         sys.exit(2)
 
 
+class Stopped(SystemExit):
+    """The process was interrupted or told to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
 def _stop(number: int, _frame: object) -> NoReturn:
     """Unwind, so that everything cleans up after itself; a second signal does not disturb that."""
-    for other in (signal.SIGINT, signal.SIGTERM):
+    for other in STOPPING:
         signal.signal(other, signal.SIG_IGN)
-    sys.exit(128 + number)
+    raise Stopped(number)
 
 
 def new_console() -> Console:

@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.held_signals import signals_held
 
 
 @contextmanager
@@ -27,14 +28,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise InputError("is no ordinary file", where=path, expected="the path of a file")
     temporary = _beside(target)
-    with _writing(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
     try:
+        with _writing(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with signals_held(), suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -61,20 +63,31 @@ def whole_folder(
     target = Path(path).resolve()
     if target.exists():
         _check_replaceable(target, path, marker, is_ours)
-    temporary, old = _beside(target), _beside(target)
-    with _writing(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+    temporary = _beside(target)
     try:
+        with _writing(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
         yield temporary
-        if target.exists():
-            target.replace(old)
-        temporary.replace(target)
+        with signals_held():
+            _exchange(temporary, target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not target.exists():
+        with signals_held():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(temporary: Path, target: Path) -> None:
+    """Put a folder in the place of another, which goes; where that cannot be done, the other stays."""
+    old = _beside(target)
+    if target.exists():
+        target.replace(old)
+    try:
+        temporary.replace(target)
+    except OSError:
+        if old.exists():
             old.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(target: Path) -> Path:

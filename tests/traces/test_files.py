@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from traces import files, held_signals
 from traces.errors import InputError
 from traces.files import read_json, whole_file, whole_folder, write_json
 
@@ -88,6 +94,62 @@ def test_a_failure_leaves_the_earlier_folder(tmp_path: Path) -> None:
         raise RuntimeError
     assert (target / "run.json").read_text() == "1"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def stopped_at(step: int) -> Iterator[list[str]]:
+    """Send SIGINT when so many lines of the module under test have begun; yield those lines."""
+    begun: list[str] = []
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in (files.__file__, held_signals.__file__):
+            return None
+        if event == "line":
+            begun.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            if len(begun) == step:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = signal.signal(signal.SIGINT, stop)
+    sys.settrace(trace)
+    try:
+        yield begun
+    finally:
+        sys.settrace(None)
+        signal.signal(signal.SIGINT, before)
+
+
+def overwrite_folder(target: Path) -> None:
+    with whole_folder(target, marker="run.json") as temporary:
+        (temporary / "run.json").write_text("new")
+
+
+def overwrite_file(target: Path) -> None:
+    with whole_file(target / "run.json") as temporary:
+        temporary.write_text("new")
+
+
+@pytest.mark.parametrize("overwrite", [overwrite_folder, overwrite_file])
+def test_a_signal_at_any_line_leaves_earlier_or_later(tmp_path: Path, overwrite: Callable[[Path], None]) -> None:
+    target, found, step = tmp_path / "run", [], 0
+    while True:
+        target.mkdir(exist_ok=True)
+        (target / "run.json").write_text("old")
+        step += 1
+        with stopped_at(step) as begun, suppress(KeyboardInterrupt):
+            overwrite(target)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"], begun
+        assert [path.name for path in target.iterdir()] == ["run.json"], begun
+        found.append((target / "run.json").read_text())
+        if len(begun) < step:
+            break
+    assert len(found) > 10
+    assert found == sorted(found, reverse=True), "once there is the later one, it stays"
+    assert set(found) == {"old", "new"}
 
 
 @pytest.mark.parametrize(
