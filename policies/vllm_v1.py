@@ -184,7 +184,7 @@ class VLLMV1(Policy):
 
         Once, where whoever waits looks for blocks each time: the chunk may have filled one that the other begins with.
         """
-        looks = self.incoming or (self.waiting and batch.tokens < self.settings.max_num_batched_tokens)
+        looks = self.waiting and batch.tokens < self.settings.max_num_batched_tokens
         if len(batch.chunks) > 1 or looks:
             return 1
         sequence, tokens, past = batch.chunks[0]
