@@ -162,9 +162,10 @@ def stage_time_panel(metrics: Mapping[str, Metrics]) -> Panel:
         name="stage-time",
         title="Where each stage's time went",
         caption=(
-            "From the first arrival to the last token, of all replicas that ran anything: busy with a batch; in a "
-            "bubble, waiting while a batch was in flight on other stages or between them; idle, with none in flight. "
-            "Bubbles come from batches of unequal times in a row, and from too few batches to fill the stages."
+            "From the first arrival to the last token, of all replicas with several stages that ran anything: busy "
+            "with a batch; in a bubble, waiting while a batch was in flight on other stages or between them; idle, "
+            "with none in flight. Bubbles come from batches of unequal times in a row, and from too few batches to fill "
+            "the stages."
         ),
         figure=figure,
     )
@@ -175,8 +176,10 @@ def _stage_shares(metrics: Mapping[str, Metrics]) -> tuple[list[str], dict[str, 
     names: list[str] = []
     shares: dict[str, list[float]] = {kind: [] for kind in STAGE_TIMES}
     for label, measured in metrics.items():
-        for stage in sorted({each.stage for each in measured.bubbles}):
-            mine = [each for each in measured.bubbles if each.stage == stage]
+        pipelined = {each.replica for each in measured.bubbles if each.stage > 0}
+        stages = [each for each in measured.bubbles if each.replica in pipelined]
+        for stage in sorted({each.stage for each in stages}):
+            mine = [each for each in stages if each.stage == stage]
             whole_s = measured.makespan_s * len(mine) or 1.0
             busy = 100 * sum(each.busy_s for each in mine) / whole_s
             bubble = 100 * sum(each.in_flight_s for each in mine) / whole_s

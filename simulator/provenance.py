@@ -71,10 +71,10 @@ def _of_groups(meta: RunMeta, make: Callable[[ReplicaGroup], str], between: str 
     texts = [make(group) for group in meta.groups]
     if len(set(texts)) == 1:
         return texts[0]
-    return between.join(f"{_name(group)}: {text}" for group, text in zip(meta.groups, texts, strict=True) if text)
+    return between.join(f"{group_name(group)}: {text}" for group, text in zip(meta.groups, texts, strict=True) if text)
 
 
-def _name(group: ReplicaGroup) -> str:
+def group_name(group: ReplicaGroup) -> str:
     """Return what a group is called beside others: 4 prefill h100."""
     role = "" if group.role == "both" else f"{group.role} "
     return f"{group.count:,} {role}{group.deployment.get('device', '?')}"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simulator.figure_style import Panel, Stroke, compact, shown, strokes, style
-from traces.replica_load import replica_load
+from simulator.provenance import group_name
+from traces.replica_load import ReplicaLoad, replica_load
 from traces.run_record import RunRecord
-from traces.workload import FloatColumn, IntColumn
+from traces.workload import FloatColumn
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -46,15 +47,17 @@ def replica_panels(runs: Runs) -> list[Panel]:
             title="How the load was spread",
             caption=(
                 f"Requests and busy time {how}. Busy time is that of all stages, over the makespan less the time that "
-                f"the replica was down. {' '.join(_spread(label, load.requests) for label, load in loads.items())}"
+                f"the replica was down. {' '.join(_spread(label, run, loads[label]) for label, run in several.items())}"
             ),
             figure=figure,
         )
     ]
 
 
-def _spread(label: str, requests: IntColumn) -> str:
-    return f"{label}: {requests.min():,} to {requests.max():,} requests a replica."
+def _spread(label: str, run: RunRecord, load: ReplicaLoad) -> str:
+    groups = ", then ".join(map(group_name, run.meta.groups))
+    order = f" Its replicas are {groups}." if len(run.meta.groups) > 1 else ""
+    return f"{label}: {load.requests.min():,} to {load.requests.max():,} requests a replica.{order}"
 
 
 def _add_bars(figure: Figure, column: int, label: str, stroke: Stroke, values: FloatColumn) -> None:

@@ -162,7 +162,7 @@ def _mark_stall(figure: Figure, window: Window, rows: list[str]) -> None:
         x=(start_s + end_s) / 2,
         y=max(mine) + 0.37,
         yanchor="bottom",
-        text=f"{_waiting(window.sequences)} {duration(end_s - start_s)}",
+        text=_waiting(window.sequences, duration(end_s - start_s)),
         font={"color": STALL_COLOUR, "size": 12},
         bgcolor="white",
         borderpad=1,
@@ -170,8 +170,8 @@ def _mark_stall(figure: Figure, window: Window, rows: list[str]) -> None:
     )
 
 
-def _waiting(sequences: int) -> str:
-    return "1 sequence waits" if sequences == 1 else f"{sequences:,} sequences wait"
+def _waiting(sequences: int, longest: str) -> str:
+    return f"1 sequence waits {longest}" if sequences == 1 else f"{sequences:,} sequences wait up to {longest}"
 
 
 def _caption(window: Window, runs: Runs) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.figures import panels
-from simulator.pipeline_figures import pipeline_panels
+from simulator.pipeline_figures import pipeline_panels, stage_time_panel
 from simulator.pipeline_stretch import MOST_BATCHES, usual_stretch
 from traces.bubbles import batch_bubbles
 from traces.metrics import measure
@@ -87,6 +87,14 @@ def test_the_times_of_a_stage_add_up(runs, figures):
     makespan_s = measure(runs["orca"]).makespan_s
     expected = [100 * each.in_flight_s / makespan_s for each in stage_bubbles(runs["orca"])]
     np.testing.assert_allclose(bars["bubble"][:STAGES], expected)
+
+
+def test_replicas_with_one_stage_are_no_part_of_the_times_of_stages(runs):
+    measured = measure(runs["orca"])
+    alone = replace(measured.bubbles[0], replica=1, busy_s=measured.makespan_s)
+    both = replace(measured, bubbles=(*measured.bubbles, alone))
+    bars = [{bar.name: list(bar.x) for bar in stage_time_panel({"a": each}).figure.data} for each in (measured, both)]
+    assert bars[0] == bars[1]
 
 
 def test_the_curve_of_bubble_times_goes_through_the_median(runs, figures):

@@ -122,6 +122,13 @@ def test_few_replicas_are_bars_and_many_a_curve(run):
     assert replica_panels({"alone": cluster(replicas=1)}) == []
 
 
+def test_the_caption_says_which_replicas_are_which(run):
+    (group,) = run.meta.groups
+    groups = (replace(group, count=1, role="prefill"), replace(group, count=3, role="decode"))
+    (panel,) = replica_panels({"apart": replace(run, meta=replace(run.meta, groups=groups))})
+    assert panel.caption.endswith("Its replicas are 1 prefill toy, then 3 decode toy.")
+
+
 def test_report_and_table_of_a_cluster(run, tmp_path):
     metrics = measure(run)
     text = write_report(tmp_path / "r.html", {"a": (run, metrics)}).read_text()
