@@ -164,8 +164,8 @@ def stage_time_panel(metrics: Mapping[str, Metrics]) -> Panel:
         caption=(
             "From the first arrival to the last token, of all replicas with several stages that ran anything: busy "
             "with a batch; in a bubble, waiting while a batch was in flight on other stages or between them; idle, "
-            "with none in flight. Bubbles come from batches of unequal times in a row, and from too few batches to fill "
-            "the stages."
+            "with none in flight. Bubbles come from batches of unequal times in a row, and from too few batches to "
+            "fill the stages."
         ),
         figure=figure,
     )
