@@ -137,7 +137,7 @@ Router = Annotated[
         "--router",
         help=f"Which replica gets a request: {', '.join(ROUTERS)}. least-kv looks at the share of KV blocks in use; "
         "prefix-affinity sends a prompt to where its beginning is cached (by the hash_ids of the trace), unless that "
-        "replica is overloaded (prefix-affinity:overload=2:slack=16). Default: least-requests.",
+        "replica is overloaded (prefix-affinity:slack=16). Default: least-requests.",
         rich_help_panel=CLUSTER,
     ),
 ]
