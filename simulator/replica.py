@@ -175,7 +175,7 @@ class Replica:
         policy, clock = self.policy, self.clock
         through = self._once if policy.stages == 1 else self._pipelined
         while (batch := policy.schedule(now_s)) is not None:
-            if self._runs_ahead and (most := policy.repeats(batch)) > 1:
+            if self._runs_ahead and len(batch.chunks) < 2 and (most := policy.repeats(batch)) > 1:
                 flight = self._several(batch, now_s, most)
             else:
                 flight = through(batch, now_s)
