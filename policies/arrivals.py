@@ -52,5 +52,5 @@ class Arrivals:
         )
 
     def _block_hashes(self, hash_ids: HashIds, request: int) -> list[int]:
-        hashes = hash_ids.of_blocks(request, self._prompt_tokens[request], self._block_size)
-        return list(map(int, hashes))
+        hashes: list[int] = hash_ids.of_blocks(request, self._prompt_tokens[request], self._block_size).tolist()
+        return hashes

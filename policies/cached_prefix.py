@@ -18,24 +18,33 @@ class CachedPrefix:
         How many of them nobody holds.
     """
 
-    __slots__ = ("_lost", "_places", "blocks", "idle", "sequence", "target")
+    __slots__ = ("_lost", "_where", "blocks", "idle", "sequence", "target")
 
     def __init__(self, sequence: Sequence | None) -> None:
         self.sequence = sequence
         self.target = 0 if sequence is None else sequence.target
         self.blocks: list[int] = []
         self.idle = 0
-        self._places: dict[int, list[int]] = {}
+        self._where: dict[int, list[int]] | None = None
         self._lost: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def append(self, block: int, *, idle: bool) -> None:
-        """Add the block found for the next place."""
-        self._places.setdefault(block, []).append(len(self.blocks))
-        self.blocks.append(block)
-        self.idle += idle
+    def extend(self, blocks: list[int], holders: list[int]) -> None:
+        """Add the blocks found for the next places; ``holders`` says how many hold each."""
+        self.blocks += blocks
+        self.idle += sum([not holders[block] for block in blocks])
+        self._where = None
+
+    @property
+    def _places(self) -> dict[int, list[int]]:
+        """Block -> its places among the blocks, looked up only where one comes or goes while the sequence waits."""
+        if self._where is None:
+            self._where = {}
+            for place, block in enumerate(self.blocks):
+                self._where.setdefault(block, []).append(place)
+        return self._where
 
     def lose(self, block: int) -> None:
         """Take note that an idle block has been given away."""
@@ -50,6 +59,8 @@ class CachedPrefix:
 
     def cut(self, holders: list[int]) -> None:
         """Leave out what is no prefix any more: the first block that is lost, and all after it."""
+        if not self._lost:
+            return
         first = min((self._places[block][0] for block in self._lost), default=len(self.blocks))
         self._lost.clear()
         while len(self.blocks) > first:

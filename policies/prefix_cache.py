@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from policies.blocks import BlockPool, KVMemory
 from policies.cached_prefix import CachedPrefix
@@ -43,26 +43,36 @@ class PrefixCachePool(BlockPool):
         if prefix.sequence is not sequence or prefix.target != sequence.target:
             prefix = self._awaited = CachedPrefix(sequence)
         prefix.cut(self._holders)
-        most = (sequence.target - 1) // self.memory.block_size if self.enabled else 0
-        for index in range(len(prefix), most):
-            block = self._named.get(self._key(sequence, index))
-            if block is None:
-                break
-            prefix.append(block, idle=not self._holders[block])
+        if self.enabled:
+            named = self._named
+            names = self._keys(sequence, len(prefix), (sequence.target - 1) // self.memory.block_size)
+            found = []
+            for name in names:
+                block = named.get(name)
+                if block is None:
+                    break
+                found.append(block)
+            if found:
+                prefix.extend(found, self._holders)
         return prefix
 
     @staticmethod
-    def _key(sequence: Sequence, index: int) -> BlockKey:
-        hashes = sequence.block_hashes
-        return hashes[index] if index < len(hashes) else (sequence.request_id, index)
+    def _keys(sequence: Sequence, first: int, last: int) -> Iterator[BlockKey]:
+        """Yield the names of blocks [first, last): by their hashes, and where there are none, as the request's own."""
+        hashes, own = sequence.block_hashes, sequence.request_id
+        hashed = min(last, len(hashes))
+        yield from hashes[first:hashed]
+        for index in range(max(first, hashed), last):
+            yield own, index
 
     def share(self, sequence: Sequence, hits: CachedPrefix) -> None:
         """Let a sequence hold ``hits``, and count their tokens as computed."""
         self._awaited = CachedPrefix(None)
+        holders, idle = self._holders, self._idle
         for block in hits.blocks:
-            if not self._holders[block]:
-                del self._idle[block]
-            self._holders[block] += 1
+            if not holders[block]:
+                del idle[block]
+            holders[block] += 1
         sequence.blocks = hits.blocks
         sequence.computed = len(hits) * self.memory.block_size
 
@@ -83,7 +93,8 @@ class PrefixCachePool(BlockPool):
         if name is not None:
             del self._named[name]
         self._holders[block] = 1
-        self._awaited.lose(block)
+        if self._awaited.blocks:
+            self._awaited.lose(block)
         return block
 
     @property
@@ -107,11 +118,13 @@ class PrefixCachePool(BlockPool):
     def _name(self, sequence: Sequence, first: int, last: int) -> None:
         if not self.enabled:
             return
-        for index in range(first, last):
-            key, block = self._key(sequence, index), sequence.blocks[index]
-            if key not in self._named and block not in self._names:
-                self._named[key] = block
-                self._names[block] = key
+        names, named, blocks = self._names, self._named, sequence.blocks[first:last]
+        if all(map(names.__contains__, blocks)):
+            return
+        for key, block in zip(self._keys(sequence, first, last), blocks, strict=True):
+            if block not in names and key not in named:
+                named[key] = block
+                names[block] = key
 
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:
         """Take all blocks of a sequence back, its last ones to be given away first.
@@ -122,11 +135,14 @@ class PrefixCachePool(BlockPool):
             self._name(sequence, 0, sequence.computed // self.memory.block_size)
         else:
             self.register(sequence, 0, sequence.computed)
+        holders, idle = self._holders, self._idle
+        let_go = self._awaited.let_go if self._awaited.blocks else None
         for block in reversed(sequence.blocks):
-            self._holders[block] -= 1
-            if not self._holders[block]:
-                self._idle[block] = None
-                self._awaited.let_go(block)
+            holders[block] -= 1
+            if not holders[block]:
+                idle[block] = None
+                if let_go is not None:
+                    let_go(block)
         sequence.blocks = []
         if self.on_release is not None:
             self.on_release()
