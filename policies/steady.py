@@ -18,7 +18,7 @@ class Steady:
 
     Attributes
     ----------
-    prefilling, decodes, pool, stages
+    prefilling, decodes, incoming, pool, stages
         As in :class:`policies.policy.Policy`.
     """
 

@@ -94,22 +94,24 @@ def columns_of(batch: BatchLike) -> Columns:
 
     Beside the aggregates of :class:`BatchLike` of the same names these are ``chunks``, their number, and the least and
     the most tokens of a chunk (``chunk_least``, ``chunk_most``) and KV tokens before one (``past_least``,
-    ``past_most``), 0 where there is no chunk.
+    ``past_most``), 0 where there is no chunk; and those of every chunk, ``chunk_tokens`` and ``chunk_past``, [chunks].
     """
-    tokens = [chunk.tokens for chunk in batch.chunks] or [0]
-    pasts = [chunk.past for chunk in batch.chunks] or [0]
+    tokens = [chunk.tokens for chunk in batch.chunks]
+    pasts = [chunk.past for chunk in batch.chunks]
     values = {
         "prefill_tokens": batch.prefill_tokens,
         "decodes": batch.decodes,
+        "outputs": batch.outputs,
         "decode_context_sum": batch.decode_context_sum,
         "decode_context_max": batch.decode_context_max,
         "chunks": len(batch.chunks),
-        "chunk_least": min(tokens),
-        "chunk_most": max(tokens),
-        "past_least": min(pasts),
-        "past_most": max(pasts),
+        "chunk_least": min(tokens, default=0),
+        "chunk_most": max(tokens, default=0),
+        "past_least": min(pasts, default=0),
+        "past_most": max(pasts, default=0),
     }
-    return {name: np.array([value], np.int64) for name, value in values.items()}
+    columns = {name: np.array([value], np.int64) for name, value in values.items()}
+    return columns | {"chunk_tokens": np.array(tokens, np.int64), "chunk_past": np.array(pasts, np.int64)}
 
 
 def decode_tokens_read(columns: Columns, window: int | None) -> Floats:
@@ -123,6 +125,25 @@ def decode_tokens_read(columns: Columns, window: int | None) -> Floats:
         return contexts
     within = columns["decode_context_max"] <= window
     return np.where(within, contexts, np.minimum(contexts, columns["decodes"] * float(window)))
+
+
+def prefill_pairs(columns: Columns, window: int | None) -> Floats:
+    """Return the (query, key) pairs of one head that the chunks of batches compute, [batches].
+
+    Parameters
+    ----------
+    columns
+        The number of ``chunks``, [batches], and end to end ``chunk_tokens`` and ``chunk_past``.
+    window
+        As of :func:`chunk_pairs`, which says it of one chunk.
+    """
+    tokens, past, rows = columns["chunk_tokens"], columns["chunk_past"], len(columns["chunks"])
+    growing = tokens if window is None else np.minimum(tokens, np.maximum(window - past, 0))
+    pairs = growing * past + growing * (growing + 1) / 2
+    if window is not None:
+        pairs += (tokens - growing) * float(window)
+    of_rows = np.bincount(np.repeat(np.arange(rows), columns["chunks"]), weights=pairs, minlength=rows)
+    return np.asarray(of_rows, dtype=np.float64)
 
 
 def chunk_pairs(tokens: int, past: int, window: int | None) -> float:

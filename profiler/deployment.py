@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from profiler.aggregates import BatchLike, decode_tokens_read
+from profiler.aggregates import BatchLike, columns_of, decode_tokens_read, prefill_pairs
 from profiler.device import Device, load_device
 from profiler.memory import StageMemory, stage_memory
 from profiler.model import DTYPE_BYTES, Model, load_model
@@ -22,9 +22,6 @@ from traces.settings import from_mapping
 
 LONGEST_UNASKED = 16_384
 GPUS_PER_NODE = 8
-COUNTED = ("prefill_tokens", "decodes", "outputs", "decode_context_sum", "decode_context_max")
-"""Aggregates of a batch that its FLOPs follow from, beside its chunks."""
-CHUNK = ("tokens", "past")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +174,7 @@ class Deployment:
 
     def flops(self, batch: BatchLike) -> float:
         """Return the model FLOPs of ``batch``: :meth:`flops_of` of one."""
-        columns = {name: np.asarray([getattr(batch, name)]) for name in COUNTED}
-        columns |= {f"chunk_{name}": np.asarray([getattr(each, name) for each in batch.chunks]) for name in CHUNK}
-        return float(self.flops_of(columns | {"chunks": np.asarray([len(batch.chunks)])})[0])
+        return float(self.flops_of(columns_of(batch))[0])
 
     def flops_of(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Return the model FLOPs of batches over all GPUs: 2 per weight and token, 4 per head element and pair.
@@ -189,25 +184,14 @@ class Deployment:
         Parameters
         ----------
         columns
-            The batches' aggregates, :data:`COUNTED` and the number of ``chunks``, each [batches]; and of their chunks,
-            end to end, ``chunk_tokens`` and ``chunk_past``.
+            Of :func:`profiler.aggregates.columns_of`, each [batches], those of chunks end to end.
         """
         per_token, per_output, per_pair = self._flops
+        window = self.spec.sliding_window
         tokens = columns["prefill_tokens"] + columns["decodes"]
-        pairs = decode_tokens_read(columns, self.spec.sliding_window) + self._prefill_pairs(columns)
+        pairs = decode_tokens_read(columns, window) + prefill_pairs(columns, window)
         made = per_token * tokens + per_output * columns["outputs"] + per_pair * pairs
         return np.asarray(made, dtype=np.float64)
-
-    def _prefill_pairs(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """Return the (query, key) pairs of one head, within the model's window."""
-        tokens, past, window = columns["chunk_tokens"], columns["chunk_past"], self.spec.sliding_window
-        growing = tokens if window is None else np.minimum(tokens, np.maximum(window - past, 0))
-        pairs = growing * past + growing * (growing + 1) / 2
-        if window is not None:
-            pairs += (tokens - growing) * float(window)
-        rows = len(columns["chunks"])
-        of_rows = np.bincount(np.repeat(np.arange(rows), columns["chunks"]), weights=pairs, minlength=rows)
-        return np.asarray(of_rows, dtype=np.float64)
 
     @cached_property
     def _flops(self) -> tuple[float, float, float]:

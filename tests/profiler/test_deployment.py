@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.aggregates import Aggregates, Slice, chunk_pairs, columns_of, decode_tokens_read
+from profiler.aggregates import Aggregates, Slice, chunk_pairs, columns_of, decode_tokens_read, prefill_pairs
 from profiler.deployment import Deployment
 from traces.errors import InputError
 
@@ -129,6 +130,9 @@ def test_pairs_within_a_window(tokens: int, past: int, window: int | None) -> No
     seen = [past + position + 1 for position in range(tokens)]
     expected = sum(seen if window is None else [min(each, window) for each in seen])
     assert chunk_pairs(tokens, past, window) == pytest.approx(expected)
+    columns = {"chunks": [0, 2], "chunk_tokens": [tokens, 1], "chunk_past": [past, 0]}
+    pairs = prefill_pairs({name: np.asarray(values) for name, values in columns.items()}, window)
+    assert pairs.tolist() == pytest.approx([0.0, expected + 1])
 
 
 @given(contexts=st.lists(st.integers(1, 50), min_size=1, max_size=20), window=st.integers(1, 60))

@@ -13,7 +13,7 @@ from policies.batch import Batch
 from policies.blocks import KVMemory
 from simulator.cluster import Cluster
 from simulator.simulation import Scenario
-from tests.simulator.plain_times import PlainTimes
+from tests.simulator.plain_times import PaperDeployment, PlainTimes
 from traces.workload import Workload
 
 
@@ -29,16 +29,6 @@ class LinearTimes(PlainTimes):
 
     def describe(self) -> dict[str, Any]:
         return {"device": "paper", "from": "paper", "transferred": False}
-
-
-@dataclass(frozen=True)
-class PaperDeployment(PlainTimes):
-    pipeline_parallel_size: int = 1
-    gpus: int = 1
-    peak_flops: float = 1e12
-
-    def to_json(self) -> dict[str, Any]:
-        return {"model": "paper", "device": "paper"}
 
 
 @pytest.fixture(scope="session")

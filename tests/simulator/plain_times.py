@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from policies.batch import Batch
@@ -35,3 +36,13 @@ class PlainTimes:
 
     def flops_of(self, columns: Mapping[str, Any]) -> Any:
         return self.flops_per_token * (columns["prefill_tokens"] + columns["decodes"])
+
+
+@dataclass(frozen=True)
+class PaperDeployment(PlainTimes):
+    pipeline_parallel_size: int = 1
+    gpus: int = 1
+    peak_flops: float = 1e12
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": "paper", "device": "paper"}

@@ -18,7 +18,7 @@ from simulator.failures import FailureSettings, Outage
 from simulator.link import Link
 from simulator.router_catalog import ROUTERS, parse_router
 from simulator.simulation import Scenario
-from tests.simulator.plain_times import PlainTimes
+from tests.simulator.plain_times import PaperDeployment, PlainTimes
 from traces.workload import HashIds, Workload
 
 TICK_S = 0.25
@@ -52,16 +52,6 @@ TIMES = (
     FormulaTimes(base_s=0.1, each_s=1 / 30, past_s=0.7e-3),
 )
 """Constant; equal moments that come about as different sums; and such that round."""
-
-
-@dataclass(frozen=True)
-class PaperDeployment(PlainTimes):
-    pipeline_parallel_size: int = 1
-    gpus: int = 1
-    peak_flops: float = 1e12
-
-    def to_json(self) -> dict[str, Any]:
-        return {"model": "paper", "device": "paper"}
 
 
 def make_scenario(pick: Pick) -> tuple[Scenario, PolicyChoice]:
