@@ -136,7 +136,7 @@ def sureness(runs: Mapping[str, RunRecord]) -> list[tuple[str, bool]]:
 def _joined(labels: Sequence[str], texts: Sequence[str]) -> str:
     if len(set(texts)) == 1:
         return texts[0]
-    return "; ".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
+    return "; ".join(f"{label}: {text or 'none'}" for label, text in zip(labels, texts, strict=True))
 
 
 def _workload(meta: RunMeta) -> str:

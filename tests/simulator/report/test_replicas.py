@@ -64,6 +64,12 @@ def test_unequal_replicas_are_told_apart(run):
     assert told["Model"] == "toy"
 
 
+def test_a_run_without_failures_beside_one_with_some_says_none(run):
+    failed = replace(run, meta=replace(run.meta, failures=(FAILURE,)))
+    assert dict(facts({"calm": run, "failed": failed}))["Failures"] == "calm: none; failed: 1, of 1 of 4 replicas"
+    assert "Failures" not in dict(facts({"calm": run}))
+
+
 def test_failures_are_rows_of_runs_with_failures_alone(run):
     calm, failed = measure(run), measure(replace(run, meta=replace(run.meta, failures=(FAILURE,))))
     names = {"Failures", "Down time, all replicas", "Requests sent back", "KV tokens lost", "Requests restarted"}
