@@ -46,7 +46,7 @@ class PolicyChoice:
 
     name: str
     settings: Settings
-    predicted: dict[str, Any] = field(default_factory=dict)
+    predicted: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of ``policy.json``."""

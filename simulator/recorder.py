@@ -17,7 +17,7 @@ from simulator.interval_sample import IntervalSample
 from simulator.range_marks import RangeMarks
 from traces.iteration_log import Columns, taken
 from traces.run_log import RunLog
-from traces.run_record import RunWriter
+from traces.run_record import RunRecorder
 from traces.workload import Workload
 
 OnProgress = Callable[[int], None]
@@ -83,7 +83,7 @@ class Recorder:
         cluster: Cluster,
         choice: PolicyChoice,
         workload: Workload,
-        writer: RunWriter,
+        writer: RunRecorder,
         settled_s: Callable[[], float],
         *,
         strict: bool,

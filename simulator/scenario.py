@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from traces.workload import Workload
 
 LENGTH_STEP = 256
 """A default max_model_len is a multiple of this, in tokens."""
+KEPT = 64
+"""Cost models that a process keeps, with what they have computed already: a few MB each."""
+_cost_model = lru_cache(maxsize=KEPT)(load_cost_model)
 
 
 def build_scenario(
@@ -107,7 +111,7 @@ def _build_group(
     for choice in choices:
         policy = choice.build(memory, stages=placed.pipeline_parallel_size)
         policy.check(int(workload.prompt_tokens[request]), int(workload.output_tokens[request]))
-    cost_model = load_cost_model(placed, profile=profile if settings.profile is None else Path(settings.profile))
+    cost_model = _cost_model(placed, profile=profile if settings.profile is None else Path(settings.profile))
     if strict:
         check_measured(cost_model)
     return Group(

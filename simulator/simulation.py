@@ -20,7 +20,7 @@ from simulator.cluster import Cluster
 from simulator.dispatcher import Dispatcher
 from simulator.recorder import OnProgress, Recorder
 from traces.run_log import describe_workload
-from traces.run_record import RunWriter
+from traces.run_record import RunRecord, RunRecorder, RunWriter
 from traces.workload import Workload
 
 AHEAD_S = 1.0
@@ -53,28 +53,39 @@ def simulate(scenario: Scenario, choice: PolicyChoice, folder: Path, *, on_progr
         If the policy does not go with the memory, a request can never be served, or a strict scenario comes to a
         batch that is outside of what was measured.
     """
+    with RunWriter(folder) as writer:
+        _run(scenario, choice, writer, on_progress)
+
+
+def simulate_in_memory(scenario: Scenario, choice: PolicyChoice) -> RunRecord:
+    """Return what :func:`simulate` writes, without a file; raise what it raises."""
+    recorder = RunRecorder()
+    _run(scenario, choice, recorder)
+    return recorder.record()
+
+
+def _run(scenario: Scenario, choice: PolicyChoice, writer: RunRecorder, on_progress: OnProgress | None = None) -> None:
     clock, cluster, workload = Clock(), scenario.cluster, scenario.workload
     arrivals = Arrivals(workload, cluster.block_size)
     ahead_s = None if scenario.step else _ahead(clock, arrivals, cluster.replicas)
-    with RunWriter(folder) as writer:
-        record = Recorder(
-            cluster,
-            choice,
-            workload,
-            writer,
-            lambda: dispatcher.settled_s,
-            strict=scenario.strict,
-            on_progress=on_progress,
-        )
-        dispatcher = Dispatcher(
-            clock, cluster, choice, workload, record.log.columns, record, seed=scenario.seed, ahead_s=ahead_s
-        )
-        feed(clock, arrivals, dispatcher.entrance)
-        with _no_garbage_collection():
-            clock.run()
-        assert record.log.finished == len(arrivals), "requests were left behind"
-        record.close()
-        writer.meta(_meta(scenario, choice, record, dispatcher))
+    record = Recorder(
+        cluster,
+        choice,
+        workload,
+        writer,
+        lambda: dispatcher.settled_s,
+        strict=scenario.strict,
+        on_progress=on_progress,
+    )
+    dispatcher = Dispatcher(
+        clock, cluster, choice, workload, record.log.columns, record, seed=scenario.seed, ahead_s=ahead_s
+    )
+    feed(clock, arrivals, dispatcher.entrance)
+    with _no_garbage_collection():
+        clock.run()
+    assert record.log.finished == len(arrivals), "requests were left behind"
+    record.close()
+    writer.meta(_meta(scenario, choice, record, dispatcher))
 
 
 def _ahead(clock: Clock, arrivals: Arrivals, replicas: int) -> Callable[[], float]:

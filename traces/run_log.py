@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from traces.iteration_log import ROWS, Columns, Flight, IterationLog
-from traces.run_record import RunWriter
+from traces.run_record import RunRecorder
 from traces.workload import Workload
 
 FLIGHTS = 4096
@@ -47,7 +47,7 @@ class RunLog:
 
     def __init__(
         self,
-        writer: RunWriter,
+        writer: RunRecorder,
         workload: Workload,
         complete: Callable[[Columns], Columns],
         *,

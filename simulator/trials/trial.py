@@ -1,0 +1,57 @@
+"""One simulation among many: a candidate, a demand, a rate, a seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.simulation import simulate_in_memory
+from simulator.trials.candidate import Candidate
+from simulator.trials.demand import Demand
+from simulator.trials.outcome import Outcome
+from traces.goodput import GoodputRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is simulated; equal trials have equal outcomes, in any process and on any machine.
+
+    Attributes
+    ----------
+    rate_per_s
+        Mean arrivals per second, at all replicas together.
+    seed
+        Of requests, routers and failures: one seed for all candidates, so that they differ by nothing else.
+    goodput
+        Targets whose share of requests is counted.
+    """
+
+    candidate: Candidate
+    demand: Demand
+    rate_per_s: float
+    seed: int = 0
+    goodput: GoodputRule | None = None
+
+    @property
+    def key(self) -> str:
+        """A text that equal trials alone share."""
+        document: dict[str, Any] = {
+            "candidate": self.candidate.as_dict(),
+            "demand": self.demand.as_dict(),
+            "rate_per_s": self.rate_per_s,
+            "seed": self.seed,
+            "goodput": None if self.goodput is None else str(self.goodput),
+        }
+        return json.dumps(document, sort_keys=True)
+
+    def run(self) -> Outcome:
+        """Simulate.
+
+        Raises
+        ------
+        InputError
+            If the candidate cannot serve the demand.
+        """
+        scenario = self.candidate.scenario(self.demand.workload(self.rate_per_s, self.seed), seed=self.seed)
+        return Outcome.of(simulate_in_memory(scenario, self.candidate.choice), self.goodput)
