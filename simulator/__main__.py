@@ -126,6 +126,10 @@ def compare_command(
     mtbf: options.Mtbf = None,
     mttr: options.Mttr = None,
     goodput: options.Goodput = None,
+    significance: options.Significance = False,
+    seeds: options.Seeds = None,
+    baseline: options.Baseline = None,
+    least_difference: options.LeastDifference = None,
     perfetto: options.Perfetto = False,
     json: options.Json = False,
 ) -> None:
@@ -136,6 +140,9 @@ def compare_command(
 
     Example: python -m simulator compare --workload trace.csv.gz --model llama-3.1-8b --device a100-sxm
     --policies orca,vllm,sarathi-serve
+
+    How sure is that?: python -m simulator compare --workload chat --request-rate 2.5 --policies vllm,sarathi-serve
+    --significance
     """
     _compare(**locals())
 

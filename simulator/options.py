@@ -10,6 +10,7 @@ import typer
 from simulator.router_catalog import ROUTERS
 
 WORKLOAD, HARDWARE, SCHEDULER, OUTPUT = "Workload", "Hardware and memory", "Scheduler", "Output"
+SIGNIFICANCE = "Significance"
 CLUSTER = "Cluster"
 
 Workload = Annotated[
@@ -212,6 +213,38 @@ Goodput = Annotated[
         "--goodput",
         help="Latency targets in ms that a request must meet to count, e.g. --goodput 'ttft:500 tpot:50'.",
         rich_help_panel=OUTPUT,
+    ),
+]
+Significance = Annotated[
+    bool,
+    typer.Option(
+        "--significance",
+        help="Say which policy is better and how sure that is: pairs of runs with requests drawn anew (of a trace, "
+        "stretches of it), each with the cost model as it was fitted and with a draw of what it may be wrong by. "
+        "Prints a verdict for each metric and writes significance.json.",
+        rich_help_panel=SIGNIFICANCE,
+    ),
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds", help="Pairs of runs, with the seeds after --seed. Default: 10.", rich_help_panel=SIGNIFICANCE
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="The policy that the others are held against. Default: the one that serves best in the table.",
+        rich_help_panel=SIGNIFICANCE,
+    ),
+]
+LeastDifference = Annotated[
+    float | None,
+    typer.Option(
+        "--least-difference",
+        help="Percent up to which two values count as equal. Default: 0.5.",
+        rich_help_panel=SIGNIFICANCE,
     ),
 ]
 Json = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -61,7 +62,7 @@ class Demand:
         arrivals_at(1.0, self.burstiness)
 
     def workload(self, rate_per_s: float, seed: int = 0) -> Workload:
-        """Return requests at a mean rate.
+        """Return requests at a mean rate, all at once if it is infinite.
 
         One seed draws the same requests with the same gaps, scaled, at every rate: two rates, and two policies, differ
         by nothing else. Of a preset a seed draws lengths and gaps. A trace is itself with seed 0; other seeds put
@@ -73,7 +74,8 @@ class Demand:
         InputError
             If the source is not sound, has no arrival times where its own are asked for, or the rate is none.
         """
-        check_rate(rate_per_s)
+        if rate_per_s != math.inf:
+            check_rate(rate_per_s)
         if self.source in preset_names():
             drawn = open_workload(
                 self.source,
