@@ -13,6 +13,8 @@ from simulator.significance.significance import Significance
 from simulator.significance.verdict import Side, Verdict
 
 HEADINGS = ("difference", "95 % interval", "cost model", "verdict")
+LARGE = 2.0
+"""From this ratio on differences are written as factors."""
 UNITS = {metric.name: metric.unit for metric in JUDGED}
 
 
@@ -80,10 +82,10 @@ def _amount(name: str, value: float) -> str:
 
 
 def _change(name: str, verdict: Verdict, difference: float) -> str:
-    """Return a difference as people say it: in percent of B, as a factor where it is large, else in units."""
+    """Return a difference as people say it: in percent of B, as a factor where it may be large, else in units."""
     if verdict.ratio:
-        ratio = exp(difference)
-        return f"x{three_digits(ratio)}" if ratio >= 2 else f"{100 * (ratio - 1):+.1f} %"
+        large = exp(verdict.high) >= LARGE
+        return f"x{three_digits(exp(difference))}" if large else f"{100 * (exp(difference) - 1):+.1f} %"
     sign = "-" if difference < 0 else "+"
     if UNITS[name] == "percent":
         return f"{sign}{three_digits(100 * abs(difference))} pts"
@@ -117,9 +119,9 @@ def _spread(verdicts: Mapping[str, Verdict]) -> str:
 
 def _wanted(verdicts: Mapping[str, Verdict]) -> str:
     """Return what would decide the metrics that are not decided: to simulate more, or to profile better."""
-    parts = []
+    text = ""
     for want in ("more seeds", "a better profile"):
         names = [name for name, verdict in verdicts.items() if verdict.wants == want]
         if names:
-            parts.append(f"{want} for {', '.join(names)}")
-    return f" What would decide the rest: {'; '.join(parts)}." if parts else ""
+            text += f" {want.capitalize()} might decide {'; '.join(names)}."
+    return text

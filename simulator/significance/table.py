@@ -21,11 +21,11 @@ def verdict_table(significance: Significance, label: str) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, vertical="bottom")
     for name in (label, significance.baseline):
         table.add_column(heading(name), justify="right", vertical="bottom", overflow="fold")
     for name in HEADINGS[:-1]:
-        table.add_column(name, justify="right", vertical="bottom", no_wrap=True)
+        table.add_column(name.replace("cost ", "cost\n"), justify="right", vertical="bottom", no_wrap=True)
     table.add_column(HEADINGS[-1], vertical="bottom", overflow="fold")
     for row in rows(significance, label):
         styles = ["bold" if row.winner == side else "" for side in ("A", "B")]

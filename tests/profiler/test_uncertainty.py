@@ -21,7 +21,7 @@ from tests.profiler.test_cost_model import batches, llama, model_of
 from tests.profiler.test_mixed_time import with_mixes
 from traces.errors import InputError
 
-DRAWS = range(400)
+DRAWS = range(300)
 FLAT = Bands((), {0.5: (0.05,), 0.9: (0.1,), 0.99: (0.2,)})
 ZERO = Bands((), {0.5: (0.0,), 0.9: (0.0,)})
 
@@ -44,7 +44,7 @@ EXACT_MODELS = [with_bands(MIXED, ZERO, engine=engine) for engine in (False, Tru
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batch=batches(), draw=st.integers(0, 5))
 def test_parts_of_a_drawn_model_add_up(name: str, batch: Aggregates, draw: int) -> None:
     drawn = MODELS[name].drawn(draw)
@@ -54,7 +54,7 @@ def test_parts_of_a_drawn_model_add_up(name: str, batch: Aggregates, draw: int) 
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(tokens=st.integers(0, 600), decodes=st.integers(0, 100), context=st.integers(1, 5000), draw=st.integers(0, 5))
 def test_repeating_takes_what_each_takes(name: str, tokens: int, decodes: int, context: int, draw: int) -> None:
     drawn, times = MODELS[name].drawn(draw), 4
@@ -75,7 +75,7 @@ def _turn(tokens: int, decodes: int, context: int, turn: int) -> Aggregates:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(batches())
 def test_without_any_width_it_is_the_model_itself(batch: Aggregates) -> None:
     for model in EXACT_MODELS:
