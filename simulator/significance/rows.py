@@ -68,8 +68,8 @@ def explanation(significance: Significance) -> str:
     return (
         f"Means over {len(significance.seeds)} pairs of runs with the same requests and the same draw of what the cost "
         "model may be wrong by. The interval is for the difference on the machine, each by itself: chance in the "
-        "requests averages out in it, an error of the cost model does not; by how much of the variance between pairs "
-        "it is due to the latter stands beside it. A policy is called better where that holds "
+        "requests averages out in it, an error of the cost model does not; the latter's share of the variance between "
+        "pairs stands beside it. A policy is called better where that holds "
         f"for all metrics together (Holm, {100 * significance.level:g} %) and beyond "
         f"{100 * significance.least_difference:g} %."
     )
@@ -120,7 +120,7 @@ def _spread(verdicts: Mapping[str, Verdict]) -> str:
 def _wanted(verdicts: Mapping[str, Verdict]) -> str:
     """Return what would decide the metrics that are not decided: to simulate more, or to profile better."""
     text = ""
-    for want in ("more seeds", "a better profile"):
+    for want in ("more seeds", "longer runs or a better profile"):
         names = [name for name, verdict in verdicts.items() if verdict.wants == want]
         if names:
             text += f" {want.capitalize()} might decide {'; '.join(names)}."

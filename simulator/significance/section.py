@@ -13,7 +13,7 @@ BEST = ' class="best"'
 
 def significance_html(significance: Significance) -> Iterator[str]:
     """Yield what the verdicts come to, how to read them, and a table for each policy."""
-    yield '<h2>How sure is that?</h2>\n<ul class="verdicts">\n'
+    yield "<h2>How sure is that?</h2>\n<ul>\n"
     for sentence in sentences(significance):
         yield f"<li>{escape(sentence)}</li>\n"
     yield f'</ul>\n<p class="caption">{escape(explanation(significance))}</p>\n'

@@ -42,8 +42,9 @@ class Verdict:
     level
         Up to which p-value one is called better.
     seed_variance, cost_variance
-        Of the difference in one pair: what drawing requests anew adds, and what the cost model may be wrong by.
-        The latter is NaN where it was not looked at and all counts as the former.
+        Of the difference in one pair: what drawing requests anew adds, and what the cost model may be wrong by,
+        together with the chance that its errors bring into single runs (other requests meet in a batch): an upper
+        bound, close where runs are long. NaN where it was not looked at and all counts as that of seeds.
     """
 
     pairs: int
@@ -79,13 +80,15 @@ class Verdict:
         return self.cost_variance / whole if whole > 0 else np.nan
 
     @property
-    def wants(self) -> Literal["", "more seeds", "a better profile"]:
-        """What would decide: with any number of seeds the cost model's share of the interval stays."""
+    def wants(self) -> Literal["", "more seeds", "longer runs or a better profile"]:
+        """What might decide: with any number of seeds the cost model's share of the interval stays."""
         if self.winner is not None or self.equal:
             return ""
         beyond = abs(self.difference) - self.least
-        known = isnan(self.cost_variance) or beyond > _quantile(self.level, inf) * sqrt(self.cost_variance)
-        return "more seeds" if known or self.cost_variance < self.seed_variance / self.pairs else "a better profile"
+        if isnan(self.cost_variance) or beyond > _quantile(self.level, inf) * sqrt(self.cost_variance):
+            return "more seeds"
+        wide = self.seed_variance / self.pairs > self.cost_variance
+        return "more seeds" if wide else "longer runs or a better profile"
 
     def text(self, a: str = "A", b: str = "B") -> str:
         """Return the verdict in words."""

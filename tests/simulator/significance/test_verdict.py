@@ -150,7 +150,7 @@ def undecided(**changes: float) -> Verdict:
 def test_what_would_decide() -> None:
     assert undecided().wants == "more seeds"
     assert undecided(cost_variance=float("nan")).wants == "more seeds"
-    assert undecided(cost_variance=0.02**2, seed_variance=1e-4).wants == "a better profile"
+    assert undecided(cost_variance=0.02**2, seed_variance=1e-4).wants == "longer runs or a better profile"
     assert undecided(difference=0.2, cost_variance=0.02**2, seed_variance=1e-4).wants == "more seeds"
     assert undecided(p_value=0.01).wants == ""
     assert undecided(difference=0.0, low=-0.001, high=0.001).wants == ""
