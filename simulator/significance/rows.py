@@ -66,12 +66,11 @@ def sentences(significance: Significance) -> list[str]:
 def explanation(significance: Significance) -> str:
     """Return how to read the rows."""
     return (
-        f"Means over {len(significance.seeds)} pairs of runs with the same requests and the same draw of what the cost "
-        "model may be wrong by. The interval is for the difference on the machine, each by itself: chance in the "
+        f"Averages over {len(significance.seeds)} pairs of runs with the same requests and the same draw of what the "
+        "cost model may be wrong by. The interval is for the difference on the machine, each by itself: chance in the "
         "requests averages out in it, an error of the cost model does not; the latter's share of the variance between "
-        "pairs stands beside it. A policy is called better where that holds "
-        f"for all metrics together (Holm, {100 * significance.level:g} %) and beyond "
-        f"{100 * significance.least_difference:g} %."
+        "pairs stands beside it. A policy is called better where that holds for all metrics together (Holm, "
+        f"{100 * significance.level:g} %) and beyond {100 * significance.least_difference:g} %."
     )
 
 

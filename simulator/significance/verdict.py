@@ -32,7 +32,7 @@ class Verdict:
     ratio
         Whether differences are those of logarithms, so that A is exp(difference) times B; else they are A - B.
     mean_a, mean_b
-        Averages of the values.
+        Averages of the values: geometric ones where they are compared by their ratio.
     difference, low, high
         The mean difference and the interval that holds the true one with confidence 1 - ``level``, by itself.
     least
@@ -143,7 +143,7 @@ def paired(
     if count < 2 or any(len(column) != count or not np.isfinite(column).all() for column in columns):
         raise ValueError("at least two pairs of finite values")
     ratio = all(bool((column > 0).all()) for column in columns)
-    mean_a, mean_b = float(columns[0].mean()), float(columns[1].mean())
+    mean_a, mean_b = (_average(column, ratio=ratio) for column in columns[:2])
     drawn, plain = _differences(columns, ratio=ratio)
     seed, cost = _variances(drawn, plain)
     difference, least = float(drawn.mean()), float(least_difference)
@@ -168,6 +168,10 @@ def paired(
         seed_variance=seed,
         cost_variance=cost,
     )
+
+
+def _average(values: FloatColumn, *, ratio: bool) -> float:
+    return float(np.exp(np.log(values).mean()) if ratio else values.mean())
 
 
 def _differences(columns: Sequence[FloatColumn], *, ratio: bool) -> tuple[FloatColumn, FloatColumn | None]:

@@ -69,6 +69,11 @@ def test_a_difference_is_found() -> None:
     assert share(right) > 0.95
 
 
+def test_averages_differ_by_the_difference() -> None:
+    verdict = paired(*runs(np.random.default_rng(0), 10, 0.3, cost=0.0)[:2])
+    assert verdict.mean_a / verdict.mean_b == pytest.approx(np.exp(verdict.difference))
+
+
 def test_the_variances_are_told_apart() -> None:
     verdict = paired(*runs(np.random.default_rng(0), 4000, 0.0, cost=0.1)[:2])
     assert verdict.seed_variance == pytest.approx(0.05**2 + 0.1**2, rel=0.1)
