@@ -69,22 +69,24 @@ def test_a_setting_that_nothing_depends_on_makes_no_difference() -> None:
 
 
 def test_one_policy_against_itself_with_other_requests_is_not_better() -> None:
-    """Real outcomes instead of made-up ones, twelve comparisons of fifteen metrics each."""
-    trial = replace(SARATHI, demand=replace(CHAT, num_prompts=40))
-    outcomes = run_here([replace(trial, seed=seed, cost_draw=seed) for seed in range(120)])
+    """Real outcomes instead of made-up ones, ten comparisons of fifteen metrics each."""
+    trial = replace(SARATHI, demand=replace(CHAT, num_prompts=25))
+    outcomes = run_here([replace(trial, seed=seed, cost_draw=seed) for seed in range(100)])
     kept = [each for each in outcomes if isinstance(each, Outcome)]
-    groups = [kept[first : first + 5] for first in range(0, 120, 5)]
+    groups = [kept[first : first + 5] for first in range(0, 100, 5)]
     wrong = [
         any(verdict.winner for verdict in compare_paired(one, other).values())
         for one, other in zip(groups[::2], groups[1::2], strict=True)
     ]
-    assert len(wrong) == 12
+    assert len(wrong) == 10
     assert sum(wrong) <= 1
 
 
 def test_the_same_again_is_the_same_to_the_last_digit(against_vllm: Significance) -> None:
-    again = judged({"sarathi": SARATHI, "vllm": under("vllm")}, "vllm")
-    assert json.dumps(again.as_dict()) == json.dumps(against_vllm.as_dict())
+    again = judged({"sarathi": SARATHI, "vllm": under("vllm")}, "vllm", range(1, 3)).as_dict()["runs"]
+    for label, runs in against_vllm.as_dict()["runs"].items():
+        assert json.dumps(again[label]["drawn"]) == json.dumps(runs["drawn"][:2])
+        assert json.dumps(again[label]["fitted"]) == json.dumps(runs["fitted"][:2])
 
 
 def test_rows_and_tables_say_what_verdicts_say(against_vllm: Significance, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from simulator.significance.metrics import JUDGED, compare_paired, corrected
 from simulator.significance.verdict import Verdict, paired
 from simulator.trials.outcome import Outcome
 
-TIMES = 600
+TIMES = 500
 VALUES = st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=2, max_size=12)
 COUNTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12)
 
