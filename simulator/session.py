@@ -29,6 +29,8 @@ from traces.source import open_workload
 from traces.stalls import stall_threshold
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from simulator.significance.significance import Significance
 
 COMPARISON = "comparison.json"
@@ -214,16 +216,16 @@ def _write(
     if significance is not None:
         write_json(folder / SIGNIFICANCE, significance.as_dict())
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, command=_command(request), significance=significance)
+    write_report(folder / REPORT, pairs, command=command_line("compare", request), significance=significance)
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")
 
 
-def _command(request: Request) -> str:
-    """Return the command that writes the same again, but for where it writes it."""
-    words = ["python -m simulator compare"]
-    for option in fields(Request):
+def command_line(name: str, request: DataclassInstance) -> str:
+    """Return the command that writes the same again, but for where it writes it; fields are options of their names."""
+    words = [f"python -m simulator {name}"]
+    for option in fields(request):
         value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
         if option.name == "output" or value == option.default:
             continue
