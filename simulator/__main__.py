@@ -127,7 +127,7 @@ def compare_command(
     mttr: options.Mttr = None,
     goodput: options.Goodput = None,
     significance: options.Significance = False,
-    seeds: options.Seeds = None,
+    seeds: options.Pairs = None,
     baseline: options.Baseline = None,
     least_difference: options.LeastDifference = None,
     perfetto: options.Perfetto = False,

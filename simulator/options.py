@@ -226,7 +226,7 @@ Significance = Annotated[
         rich_help_panel=SIGNIFICANCE,
     ),
 ]
-Seeds = Annotated[
+Pairs = Annotated[
     int | None,
     typer.Option(
         "--seeds", help="Pairs of runs, with the seeds after --seed. Default: 10.", rich_help_panel=SIGNIFICANCE

@@ -21,11 +21,11 @@ from simulator.progress import progress_bars
 from simulator.scenario import LENGTH_STEP
 from simulator.session import command_line
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import ArrivalKind, Demand
 from simulator.trials.plan import Answer, Runner, carry_out, side_by_side
 from simulator.trials.trial import Trial
 from simulator.trials.workers import cores, processes
 from traces.arrivals import check_rate
+from traces.demand import ArrivalKind, Demand
 from traces.errors import InputError
 from traces.files import whole_folder, write_json
 from traces.goodput import parse_goodput

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.catalog import choose
 from simulator.significance.metrics import JUDGED, compare_paired, corrected
 from simulator.significance.verdict import Verdict, paired
+from simulator.trials.candidate import Candidate
 from simulator.trials.outcome import Outcome
+from simulator.trials.trial import Trial
+from traces.demand import Demand
 
 TIMES = 500
 VALUES = st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=2, max_size=12)
@@ -83,8 +89,14 @@ def test_the_variances_are_told_apart() -> None:
     assert verdict.cost_share == pytest.approx(0.1**2 / (0.05**2 + 0.1**2), rel=0.05)
 
 
+@cache
+def some_outcome() -> Outcome:
+    candidate = Candidate(choice=choose("orca"), model="mistral-7b", device="a100-sxm", max_model_len=8192)
+    return Trial(candidate=candidate, demand=Demand(source="chat", num_prompts=2), rate_per_s=1.0).run()
+
+
 def outcome(values: dict[str, float]) -> Outcome:
-    return Outcome(metrics=values, scheduling_delay_s=(), ttft_s=(), offered_per_s=1.0)
+    return replace(some_outcome(), metrics=values)
 
 
 def test_many_metrics_of_equals_are_all_left_alone() -> None:
