@@ -6,24 +6,29 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simulator.figure_style import Panel, strokes
 from simulator.figures import panels
 from simulator.provenance import facts, policy_settings, provenance, sureness
-from simulator.report_style import CSS
+from simulator.report_page import page
 from simulator.scoreboard import scoreboard
 from simulator.verdicts import verdicts
 from traces.files import whole_file
 from traces.metrics import Metrics
 from traces.run_record import RunRecord
 
+if TYPE_CHECKING:
+    from simulator.significance.significance import Significance
+
 Runs = Mapping[str, tuple[RunRecord, Metrics]]
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 BEST = ' class="best"'
 PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 
-def write_report(path: str | PathLike[str], runs: Runs, *, command: str = "") -> Path:
+def write_report(
+    path: str | PathLike[str], runs: Runs, *, command: str = "", significance: Significance | None = None
+) -> Path:
     """Write the report of runs of one workload; equal runs give equal bytes.
 
     Parameters
@@ -34,6 +39,8 @@ def write_report(path: str | PathLike[str], runs: Runs, *, command: str = "") ->
         Label -> (run record, its metrics), at least one.
     command
         The command line that makes the runs again, to show on the page.
+    significance
+        How sure it is which of them is better.
 
     Raises
     ------
@@ -43,25 +50,17 @@ def write_report(path: str | PathLike[str], runs: Runs, *, command: str = "") ->
     if not runs:
         raise ValueError("a report needs at least one run")
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(runs, command))
+        file.writelines(page(_title(runs), _body(runs, command, significance)))
     return Path(path)
 
 
-def _page(runs: Runs, command: str) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
-    title = _title(runs)
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n"
-    yield f"<script>{get_plotlyjs()}</script>\n"
-    yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+def _body(runs: Runs, command: str, significance: Significance | None) -> Iterator[str]:
     yield from _what_was_run(runs, command)
     yield from _who_wins(runs)
+    if significance is not None:
+        yield from _how_sure(significance)
     for panel in panels(runs):
         yield figure_html(panel)
-    yield "</main>\n</body>\n</html>\n"
 
 
 def _title(runs: Runs) -> str:
@@ -104,6 +103,14 @@ def _who_wins(runs: Runs) -> Iterator[str]:
     for label, text in policy_settings({label: run for label, (run, _) in runs.items()}):
         yield f"<tr><td>{escape(label)}</td><td><code>{escape(text)}</code></td></tr>\n"
     yield "</table></div>\n</details>\n"
+
+
+def _how_sure(significance: Significance) -> Iterator[str]:
+    from simulator.significance.figure import significance_panel
+    from simulator.significance.section import significance_html
+
+    yield from significance_html(significance)
+    yield figure_html(significance_panel(significance))
 
 
 def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:

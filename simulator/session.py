@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from simulator.cluster_options import ClusterOptions
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario
+from simulator.significance.options import SignificanceOptions
 from simulator.simulation import Scenario
 from traces.errors import InputError
 from traces.files import whole_folder, write_json
@@ -27,14 +28,20 @@ from traces.run_record import FILES, RunRecord, read_run
 from traces.source import open_workload
 from traces.stalls import stall_threshold
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from simulator.significance.significance import Significance
+
 COMPARISON = "comparison.json"
+SIGNIFICANCE = "significance.json"
 REPORT = "report.html"
 RUN = "run.json"
 TIMELINE = ".perfetto.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(ClusterOptions):
+class Request(ClusterOptions, SignificanceOptions):
     """What a person asked of ``run`` or ``compare``; each field is the option of that name."""
 
     workload: str
@@ -70,14 +77,27 @@ def compare(request: Request, *, as_json: bool = False) -> dict[str, Metrics]:
     """
     goodput = parse_goodput(request.goodput) if request.goodput else None
     scenario, choices = prepare(request)
+    request.check_significance(list(choices))
     with whole_folder(request.output, marker=COMPARISON, is_ours=_is_ours) as folder:
         with progress_bars(choices, len(scenario.workload)) as on_progress:
             simulate_all(scenario, choices, folder, on_progress)
         runs = {label: read_run(folder / label) for label in choices}
         metrics = _measure(runs, goodput)
-        _write(folder, request, runs, metrics)
-    _show(request.output / REPORT, runs, metrics, as_json=as_json)
+        significance = _judge(request, choices, metrics, goodput) if request.significance else None
+        _write(folder, request, runs, metrics, significance)
+    _show(request.output / REPORT, runs, metrics, significance, as_json=as_json)
     return metrics
+
+
+def _judge(
+    request: Request,
+    choices: Mapping[str, PolicyChoice],
+    metrics: Mapping[str, Metrics],
+    goodput: GoodputRule | None,
+) -> Significance:
+    from simulator.significance.session import judge
+
+    return judge(request, choices, metrics, goodput)
 
 
 def report(folders: Sequence[Path], output: Path, goodput: list[str] | None, *, as_json: bool = False) -> None:
@@ -103,7 +123,7 @@ def report(folders: Sequence[Path], output: Path, goodput: list[str] | None, *, 
     _check_same_workload(runs)
     metrics = _measure(runs, rule)
     write_report(output, {label: (runs[label], metrics[label]) for label in runs})
-    _show(output, runs, metrics, as_json=as_json)
+    _show(output, runs, metrics, None, as_json=as_json)
 
 
 def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
@@ -176,28 +196,36 @@ def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
 def _is_ours(entry: Path) -> bool:
     if entry.is_dir():
         return {path.name for path in entry.iterdir()} <= set(FILES) and (entry / RUN).is_file()
-    return entry.name in (COMPARISON, REPORT) or entry.name.endswith(TIMELINE)
+    return entry.name in (COMPARISON, SIGNIFICANCE, REPORT) or entry.name.endswith(TIMELINE)
 
 
 def _document(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
     return {label: measured.as_dict() for label, measured in metrics.items()}
 
 
-def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics]) -> None:
+def _write(
+    folder: Path,
+    request: Request,
+    runs: Mapping[str, RunRecord],
+    metrics: Mapping[str, Metrics],
+    significance: Significance | None,
+) -> None:
     from simulator.report import write_report
 
     write_json(folder / COMPARISON, _document(metrics))
+    if significance is not None:
+        write_json(folder / SIGNIFICANCE, significance.as_dict())
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, command=_command(request))
+    write_report(folder / REPORT, pairs, command=command_line("compare", request), significance=significance)
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")
 
 
-def _command(request: Request) -> str:
-    """Return the command that writes the same again, but for where it writes it."""
-    words = ["python -m simulator compare"]
-    for option in fields(Request):
+def command_line(name: str, request: DataclassInstance) -> str:
+    """Return the command that writes the same again, but for where it writes it; fields are options of their names."""
+    words = [f"python -m simulator {name}"]
+    for option in fields(request):
         value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
         if option.name == "output" or value == option.default:
             continue
@@ -208,11 +236,22 @@ def _command(request: Request) -> str:
     return " ".join(words)
 
 
-def _show(path: Path, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], *, as_json: bool) -> None:
+def _show(
+    path: Path,
+    runs: Mapping[str, RunRecord],
+    metrics: Mapping[str, Metrics],
+    significance: Significance | None,
+    *,
+    as_json: bool,
+) -> None:
+    from simulator.significance.table import print_significance
     from simulator.table import print_comparison
 
     if as_json:
-        print(json.dumps(_document(metrics), indent=2))
+        judged = {} if significance is None else {"significance": significance.as_dict()}
+        print(json.dumps({**_document(metrics), **judged}, indent=2))
     else:
         print_comparison(runs, metrics)
+        if significance is not None:
+            print_significance(significance)
         print(f"Report: {path}")

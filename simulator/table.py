@@ -30,7 +30,7 @@ def comparison_table(runs: Mapping[str, Metrics]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
     for name in runs:
-        table.add_column(_heading(name), justify="right", vertical="bottom", overflow="fold")
+        table.add_column(heading(name), justify="right", vertical="bottom", overflow="fold")
     section = ""
     for score in scoreboard(runs):
         if score.section != section:
@@ -75,8 +75,8 @@ def _cell(score: Score, index: int) -> Text:
     return _styled(score.texts[index] + mark, "bold green" if best else "")
 
 
-def _heading(name: str) -> Text:
-    """The name on as many lines as it has words, so that a column stays narrow."""
+def heading(name: str) -> Text:
+    """Return a name on as many lines as it has words, so that a column stays narrow."""
     return _styled(name.replace("-", "-\n"), "bold")
 
 

@@ -27,6 +27,11 @@ class Candidate:
         A folder that ``python -m profiler`` wrote; None: the coefficients that ship with the package.
     max_model_len
         Longest prompt plus output.
+    beside
+        Policies that it is compared with: the KV memory leaves room for the largest batch of each, so that all have
+        the same.
+    strict
+        Whether a batch outside of what was measured is an error.
     model, device, tensor_parallel_size, pipeline_parallel_size, gpu_memory_utilization, block_size
         As the options of these names.
     """
@@ -41,11 +46,14 @@ class Candidate:
     gpu_memory_utilization: float = 0.9
     block_size: int = 16
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    beside: tuple[PolicyChoice, ...] = ()
+    strict: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values, but for what was predicted of the policy."""
         document = asdict(self)
-        document["choice"].pop("predicted")
+        for choice in (document["choice"], *document["beside"]):
+            choice.pop("predicted")
         return document
 
     def scenario(self, workload: Workload, *, seed: int = 0) -> Scenario:
@@ -62,7 +70,8 @@ class Candidate:
             device=self.device,
             profile=None if self.profile is None else Path(self.profile),
             max_model_len=self.max_model_len,
-            policies=(self.choice,),
+            policies=(self.choice, *self.beside),
+            strict=self.strict,
             seed=seed,
             cluster=self.cluster,
             tensor_parallel_size=self.tensor_parallel_size,
