@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
 from simulator.cluster_options import ClusterOptions
+from simulator.command_text import command_text
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario
@@ -188,24 +188,10 @@ def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metric
 
     write_json(folder / COMPARISON, _document(metrics))
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, command=_command(request))
+    write_report(folder / REPORT, pairs, command=command_text("compare", request))
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")
-
-
-def _command(request: Request) -> str:
-    """Return the command that writes the same again, but for where it writes it."""
-    words = ["python -m simulator compare"]
-    for option in fields(Request):
-        value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
-        if option.name == "output" or value == option.default:
-            continue
-        if value is True:
-            words.append(flag)
-        else:
-            words += [f"{flag} {shlex.quote(str(each))}" for each in (value if isinstance(value, list) else [value])]
-    return " ".join(words)
 
 
 def _show(path: Path, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], *, as_json: bool) -> None:

@@ -14,6 +14,9 @@ from simulator.scenario import build_scenario, place
 from simulator.simulation import Scenario
 from traces.workload import Workload
 
+BUDGETS = ("max_num_seqs", "max_num_batched_tokens")
+"""Settings that a label always names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -52,12 +55,12 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """The policy, the settings in which it differs from its defaults, and what it runs on, in one line."""
+        """The policy, its budgets and other settings that are not its defaults, and what it runs on, in one line."""
         chosen = self.choice.settings
         own = {
             field.name: getattr(chosen, field.name)
             for field in fields(chosen)
-            if getattr(chosen, field.name) != field.default
+            if getattr(chosen, field.name) != (None if field.name in BUDGETS else field.default)
         }
         text = "".join(f":{name}={value}" for name, value in own.items())
         return f"{self.choice.name}{text} on {self.hardware}"
@@ -81,6 +84,13 @@ class Candidate:
             ways = placed["tensor_parallel_size"] * placed["pipeline_parallel_size"]
             found[placed["device"]] = found.get(placed["device"], 0) + group.count * ways
         return found
+
+    @property
+    def names(self) -> set[str]:
+        """Presets or paths: of the model, of devices, of profiles."""
+        groups = self.cluster.groups
+        named = {self.model, self.device, self.profile}
+        return {name for name in named.union(*((each.device, each.profile) for each in groups)) if name is not None}
 
     def deployments(self) -> tuple[Deployment, ...]:
         """Return the deployment of a replica of each group.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +25,9 @@ class Deadly(Trial):
     once: str | None = None
 
     def run(self):
-        if self.once is None or not os.path.exists(self.once):
+        if self.once is None or not Path(self.once).exists():
             if self.once is not None:
-                open(self.once, "w").close()
+                Path(self.once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().run()
 
@@ -134,7 +135,6 @@ def test_processes_end_with_the_one_that_began_them(tmp_path, number):
 
 def alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
