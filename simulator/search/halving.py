@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 
 from simulator.capacity.slo import Slo
 from simulator.search.estimate import Estimate, Refusal, estimate
@@ -16,6 +17,9 @@ from traces.errors import InputError
 
 PODIUM = 3
 """The winner and the runners-up, who are not left out for being dominated."""
+NOISE = 4.0
+"""Over the root of the number of requests: the share by which one run must be better than another, beyond the brackets
+of both capacities, before longer ones are taken to agree. 25 % at 256 requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class Step:
     refused
         Why candidates could not be tried, by label.
     dominated
-        Candidates that went no further since another one, on no more of the same devices, surely serves more: label ->
+        Candidates that went no further since another one, on no more of the same devices, clearly serves more: label ->
         its label.
     kept
         Those that went on to the next rung; on the last one, all.
@@ -59,7 +63,8 @@ def halve(
     for rung, following in zip(ladder, [*ladder[1:], None], strict=True):
         plans = {label: estimate(candidates[label], demand, slo, rung, guesses.get(label)) for label in going}
         found = yield plans
-        step = judge(found, candidates, objective, rung, None if following is None else following.candidates)
+        keep = None if following is None else following.candidates
+        step = judge(found, candidates, objective, rung, keep, last_cut=following in (ladder[-1], None))
         check(step, slo)
         steps.append(step)
         going = list(step.kept)
@@ -74,12 +79,19 @@ def judge(
     objective: Objective,
     rung: Rung,
     keep: int | None,
+    *,
+    last_cut: bool = False,
 ) -> Step:
-    """Return a rung that is over, with up to ``keep`` candidates that go on; None: it was the last."""
+    """Return a rung that is over, with up to ``keep`` candidates that go on; None: it was the last.
+
+    At the last cut those who did exactly what a better one did come after all others.
+    """
     known = {label: each for label, each in found.items() if isinstance(each, Estimate)}
     order = sorted(known, key=lambda label: objective.rank(candidates[label], known[label]))
     dominated = {} if keep is None else _dominated(order, known, candidates)
     going = [label for label in order if label not in dominated and known[label].rate_per_s > 0]
+    if last_cut:
+        going = distinct(going, known)
     return Step(
         rung=rung,
         estimates={label: known[label] for label in order},
@@ -87,6 +99,16 @@ def judge(
         dominated=dominated,
         kept=tuple(going[:keep]),
     )
+
+
+def distinct(order: Sequence[str], known: Mapping[str, Estimate]) -> list[str]:
+    """Return labels in order, but those last whose simulations came out to the last digit as those of one before."""
+    first: dict[str, str] = {}
+    for label in order:
+        each = known[label]
+        first.setdefault(repr((each.seeds_per_s, each.held_per_s, dict(each.metrics))), label)
+    leading = set(first.values())
+    return [label for label in order if label in leading] + [label for label in order if label not in leading]
 
 
 def _dominated(
@@ -104,7 +126,8 @@ def _dominated(
 def _dominates(other: str, label: str, known: Mapping[str, Estimate], candidates: Mapping[str, Candidate]) -> bool:
     ours, theirs = candidates[label].gpus, candidates[other].gpus
     no_more = ours.keys() == theirs.keys() and all(theirs[device] <= ours[device] for device in ours)
-    return no_more and known[other].low_per_s > known[label].high_per_s
+    beyond = 1 + NOISE / sqrt(known[label].requests)
+    return no_more and known[other].low_per_s > beyond * known[label].high_per_s
 
 
 def check(step: Step, slo: Slo) -> None:

@@ -41,6 +41,8 @@ class Lead:
     @property
     def verdict(self) -> str:
         """Say it in words."""
+        if self.ratio == self.low == self.high == 1:
+            return f"no simulation tells it from {self.over}"
         value, low, high = (f"{100 * (each - 1):+.1f}" for each in (self.ratio, self.low, self.high))
         told = "sure" if self.sure else "too close to call"
         return f"{self.of} {value} % ({low} to {high} %) against {self.over}: {told} at {100 * COVERAGE:g} %"

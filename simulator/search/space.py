@@ -105,8 +105,8 @@ class Space:
                 try:
                     choices[parse_choice(axes.name, settings, where=WHERE)] = None
                 except InputError as error:
-                    label = ":".join([axes.name, *(f"{name}={value}" for name, value in settings.items())])
-                    refused[label] = str(error)
+                    text = ", ".join(f"{name} {value}" for name, value in settings.items())
+                    refused[f"{axes.name} ({text})"] = str(error)
         return list(choices), refused
 
     def _places(self, choice: PolicyChoice) -> Iterator[Candidate]:

@@ -73,7 +73,7 @@ def sorting(found: Found, selection: Selection) -> list[str]:
         out = len(step.estimates) - len(step.kept)
         text = f"rung {number}: {step.rung.requests:,} requests, {len(step.estimates):,} candidates, {out:,} out"
         if step.dominated:
-            text += f", {len(step.dominated):,} of them surely worse than another on no more of the same devices"
+            text += f", {len(step.dominated):,} of them clearly worse than another on no more of the same devices"
         lines.append(text)
     refused = [reason for step in found.steps for reason in step.refused.items()]
     if refused:

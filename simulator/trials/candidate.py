@@ -62,8 +62,8 @@ class Candidate:
             for field in fields(chosen)
             if getattr(chosen, field.name) != (None if field.name in BUDGETS else field.default)
         }
-        text = "".join(f":{name}={value}" for name, value in own.items())
-        return f"{self.choice.name}{text} on {self.hardware}"
+        text = ", ".join(f"{name} {value}" for name, value in own.items())
+        return f"{self.choice.name} ({text}) on {self.hardware}"
 
     @property
     def hardware(self) -> str:

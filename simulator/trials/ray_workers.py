@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def _connect(address: str, count: int | None) -> Any:
             runtime_env=environment,
             num_cpus=count if here else None,
             include_dashboard=False if here else None,
-            logging_level="error",
+            logging_level=logging.ERROR,
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
