@@ -50,13 +50,14 @@ class Journal:
             If the file is the journal of another search, is broken, is in use, or cannot be written.
         """
         descriptor = _locked(path)
+        header = json.dumps({HEADER: question}, sort_keys=True)
         try:
             lines = _whole_lines(descriptor)
             if lines:
-                _check_header(lines[0], question, path)
+                _check_header(lines[0], json.loads(header)[HEADER], path)
             journal = Journal(path, descriptor, dict(_read(lines[1:], path)))
             if not lines:
-                journal._append([json.dumps({HEADER: question}, sort_keys=True)])
+                journal._append([header])
             yield journal
         finally:
             os.close(descriptor)
