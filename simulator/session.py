@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
 from simulator.cluster_options import ClusterOptions
-from simulator.command_text import command_text
 from simulator.comparison import simulate_all
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario
@@ -26,6 +26,9 @@ from traces.perfetto import export_perfetto
 from traces.run_record import FILES, RunRecord, read_run
 from traces.source import open_workload
 from traces.stalls import stall_threshold
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 COMPARISON = "comparison.json"
 REPORT = "report.html"
@@ -188,10 +191,25 @@ def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metric
 
     write_json(folder / COMPARISON, _document(metrics))
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, command=command_text("compare", request))
+    write_report(folder / REPORT, pairs, command=command_line("compare", request))
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")
+
+
+def command_line(name: str, request: DataclassInstance, *, without: Container[str] = ("output",)) -> str:
+    """Return the command that writes the same again, fields being options of their names; ``without`` those that do not
+    show in what is written."""
+    words = [f"python -m simulator {name}"]
+    for option in fields(request):
+        value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
+        if option.name in without or value == option.default:
+            continue
+        if value is True:
+            words.append(flag)
+        else:
+            words += [f"{flag} {shlex.quote(str(each))}" for each in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
 
 
 def _show(path: Path, runs: Mapping[str, RunRecord], metrics: Mapping[str, Metrics], *, as_json: bool) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp, inf, log, sqrt
 
-from simulator.capacity.seed_capacity import Sample, SeedCapacity, SeedSearch, find_seed_capacity
+from simulator.capacity.sample import Sample
+from simulator.capacity.seed_capacity import SeedCapacity, SeedSearch, find_seed_capacity
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
 from simulator.trials.demand import Demand
@@ -73,7 +74,7 @@ class Capacity:
     @property
     def stable(self) -> bool | None:
         """Whether the deployment keeps up with the capacity for ever; None where the run was too short to tell."""
-        limits = [seed.service_limit_per_s for seed in self.seeds]
+        limits = [seed.service.limit_per_s for seed in self.seeds]
         if any(limit is None for limit in limits):
             return None
         return all(seed.low_per_s <= limit for seed, limit in zip(self.seeds, limits, strict=True) if limit)
@@ -81,7 +82,7 @@ class Capacity:
     @property
     def service_limit_per_s(self) -> float | None:
         """The rate at which the deployment saturates, the mean over the seeds; None where it is not known."""
-        limits = [seed.service_limit_per_s for seed in self.seeds]
+        limits = [seed.service.limit_per_s for seed in self.seeds]
         return _mean([limit for limit in limits if limit]) if all(limits) else None
 
 
@@ -121,14 +122,17 @@ def find_capacity(
     check_trials(seeds, most_trials)
     others = seeds - 1
     first_share = max(LEAST_FIRST, most_trials - ceil(USUAL_OTHER * others))
-    search = SeedSearch(tolerance=tolerance, most_trials=first_share, guess_per_s=guess_per_s, stability=stability)
+    search = SeedSearch(
+        tolerance=tolerance, most_trials=first_share, guess_per_s=guess_per_s, stability=stability, look_beyond=True
+    )
     first = yield from find_seed_capacity(candidate, demand, slo, search, seed=seed)
     found = [first]
     if others and not first.unmet and not first.unlimited:
+        share = replace(search, look_beyond=False)
         left, more = divmod(most_trials - first.trials, others)
         plans = {
             str(seed + n): find_seed_capacity(
-                candidate, demand, slo, replace(search, most_trials=left + (n <= more)), seed=seed + n, like=first
+                candidate, demand, slo, replace(share, most_trials=left + (n <= more)), seed=seed + n, like=first
             )
             for n in range(1, seeds)
         }

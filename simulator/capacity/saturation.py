@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import isnan, log, nan
 
 import numpy as np
 
 from simulator.trials.outcome import Outcome
 
+SATURATION = "saturation"
+"""What bounds a capacity where it is no part of the SLO."""
 ALL_AT_ONCE_PER_S = 1e6
 """A rate at which all requests are there before the first iteration ends."""
+LONGER, LEAST_LONGER, MOST_LONGER = 4, 1024, 2
+"""How many times as many requests, and how many at least, are sent at once where the wait of fewer did not tell how
+fast they are served; how often."""
 WARM_UP = 0.3
 """Share of the windows that is left out: the system fills up first."""
 SURE = 3.0
@@ -76,3 +81,14 @@ def service_limit_per_s(all_at_once: Outcome) -> float | None:
     :data:`ALL_AT_ONCE_PER_S`; None where the requests were too few to tell."""
     rate = all_at_once.service_per_s
     return None if isnan(rate) else rate
+
+
+def saturated_by(rate_per_s: float, limit_per_s: float | None, outcome: Outcome) -> float:
+    """Return by how much a rate is too high for ever: the log of it over the limit, above 0 where it is.
+
+    Where the limit is not known the drift of the run tells, if anything does: how many of the requests stay behind.
+    """
+    if limit_per_s is not None:
+        return log(rate_per_s / limit_per_s)
+    drifting = drift(outcome)
+    return drifting.growth if drifting.grows else 0.0

@@ -6,47 +6,22 @@ from dataclasses import dataclass, replace
 from math import exp, inf, log
 
 from simulator.capacity.bracket import USUAL_SLOPE, Bracket, log_tolerance
-from simulator.capacity.saturation import ALL_AT_ONCE_PER_S, drift, service_limit_per_s
+from simulator.capacity.sample import Sample
+from simulator.capacity.saturation import SATURATION
+from simulator.capacity.service import Service, Trials, find_service, outcome_of
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
 from simulator.trials.demand import Demand
-from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Plan
-from simulator.trials.trial import Trial
-from traces.errors import InputError
 
-SATURATION = "saturation"
 FIRST_SHARE = 0.8
 """Of the rate at which requests are served when all arrive at once: where a search begins."""
 LEAST_SHARE = 1e-3
 """Of that rate: so few arrivals that requests hardly meet; what fails here fails at any rate."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A trial of a search.
-
-    Attributes
-    ----------
-    margin
-        By how much the SLO is missed there (:meth:`Slo.margin`); above 0 too where only the queue grows.
-    bound_by
-        What is missed by most or kept by least.
-    worst
-        The same with its value, as people say it.
-    """
-
-    rate_per_s: float
-    seed: int
-    margin: float
-    bound_by: str
-    worst: str
-    outcome: Outcome
-
-    @property
-    def holds(self) -> bool:
-        """Whether the rate is within the capacity of this seed."""
-        return self.margin <= 0
+MOST_SHARE = 1e3
+"""Of that rate: what holds here holds at any rate."""
+BEYOND_LIMIT = 0.05
+"""How far above the limit a search looks that met nothing but saturation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +40,12 @@ class SeedCapacity:
         What fails beyond the capacity: a part of the SLO, or ``saturation``.
     unmet, unlimited
         Whether the SLO is missed however few requests arrive; whether it holds even with all requests at once.
-    service_limit_per_s
-        The rate at which the deployment saturates; None where it is not known.
+    service
+        How fast requests are served at most.
     slope
         How much the margin rises with the log of the rate there.
     samples
         The trials with arrivals at a rate, in the order in which they ran.
-    all_at_once
-        What came of all requests arriving at once; None where that was not looked at.
     """
 
     seed: int
@@ -82,15 +55,14 @@ class SeedCapacity:
     bound_by: str
     unmet: bool
     unlimited: bool
-    service_limit_per_s: float | None
+    service: Service
     slope: float
     samples: tuple[Sample, ...]
-    all_at_once: Outcome | None
 
     @property
     def trials(self) -> int:
         """Simulations that it took."""
-        return len(self.samples) + (self.all_at_once is not None)
+        return len(self.samples) + self.service.trials
 
     @property
     def above(self) -> Sample | None:
@@ -114,17 +86,20 @@ class SeedSearch:
     tolerance
         How far apart the rate that holds and the rate that fails may be, as a share.
     most_trials
-        The search ends there, at least 2, with what it knows.
+        The search ends there, with what it knows; at least 2.
     guess_per_s
         Where to begin; by default by the rate of service.
     stability
-        False: the latencies of the run alone decide, as in the papers.
+        Whether rates beyond the rate of service fail. If not, the latencies of the run alone decide, as in the papers.
+    look_beyond
+        Where nothing but saturation ends the search, run once beyond it (:data:`BEYOND_LIMIT`), to have it seen.
     """
 
     tolerance: float = 0.025
     most_trials: int = 8
     guess_per_s: float | None = None
     stability: bool = True
+    look_beyond: bool = False
 
 
 def find_seed_capacity(
@@ -144,7 +119,7 @@ def find_seed_capacity(
     Parameters
     ----------
     like
-        What another seed has found: where to begin; without ``stability`` nothing is then run all at once.
+        What another seed has found: where to begin, and how many requests tell how fast they are served.
 
     Raises
     ------
@@ -152,71 +127,45 @@ def find_seed_capacity(
         If the candidate cannot serve the demand (out of the plan).
     """
     search = search or SeedSearch()
+    trials = Trials(candidate=candidate, demand=demand, goodput=slo.goodput, seed=seed)
+    service = yield from find_service(trials, stability=search.stability, like=None if like is None else like.service)
+    if service.at_once is not None and service.limit_per_s is None and slo.margin(service.at_once) <= 0:
+        return _unlimited(seed, slo.bound_by(service.at_once), service)
+    bracket, samples = _bracket(search, service, like), list[Sample]()
 
-    def trial(rate_per_s: float) -> Trial:
-        return Trial(candidate=candidate, demand=demand, rate_per_s=rate_per_s, seed=seed, goodput=slo.goodput)
+    def look(rate_per_s: float) -> Plan[None]:
+        outcome = outcome_of((yield [trials.at(rate_per_s)])[0])
+        samples.append(Sample.of(outcome, rate_per_s, seed, slo, service))
+        bracket.add(log(rate_per_s), samples[-1].margin)
 
-    all_at_once = None
-    if search.stability or like is None:
-        all_at_once = _known((yield [trial(ALL_AT_ONCE_PER_S)])[0])
-    limit = service_limit_per_s(all_at_once) if all_at_once is not None and search.stability else None
-    if all_at_once is not None and limit is None and slo.margin(all_at_once) <= 0:
-        return _unlimited(seed, slo, all_at_once)
-    bracket = _bracket(search, limit, all_at_once, like)
-    samples: list[Sample] = []
-    while len(samples) + (all_at_once is not None) < search.most_trials and (x := bracket.next_x()) is not None:
-        outcome = _known((yield [trial(exp(x))])[0])
-        samples.append(_sample(exp(x), seed, slo, outcome, drift_counts=search.stability and limit is None))
-        bracket.add(x, samples[-1].margin)
-    return _found(seed, bracket, samples, limit, all_at_once)
+    def left() -> bool:
+        return len(samples) + service.trials < search.most_trials
 
-
-def _known(answer: Outcome | InputError) -> Outcome:
-    if isinstance(answer, InputError):
-        raise answer
-    return answer
+    while left() and (x := bracket.next_x()) is not None:
+        yield from look(exp(x))
+    found = _found(seed, bracket, samples, service)
+    if not (search.look_beyond and found.above is None and service.limit_per_s and left()):
+        return found
+    yield from look(service.limit_per_s * (1 + BEYOND_LIMIT))
+    return replace(found, samples=tuple(samples))
 
 
-def _sample(rate_per_s: float, seed: int, slo: Slo, outcome: Outcome, *, drift_counts: bool) -> Sample:
-    sample = Sample(
-        rate_per_s=rate_per_s,
-        seed=seed,
-        margin=slo.margin(outcome),
-        bound_by=slo.bound_by(outcome),
-        worst=slo.worst(outcome),
-        outcome=outcome,
-    )
-    drifting = drift(outcome)
-    if sample.holds and drift_counts and drifting.grows:
-        return replace(sample, margin=drifting.growth, bound_by=SATURATION)
-    return sample
-
-
-def _bracket(
-    search: SeedSearch, limit: float | None, all_at_once: Outcome | None, like: SeedCapacity | None
-) -> Bracket:
-    if all_at_once is not None:
-        most = limit or all_at_once.metrics["Requests/s"]
-    else:
-        assert like is not None
-        most = like.rate_per_s / FIRST_SHARE
-    guess = search.guess_per_s or FIRST_SHARE * most
+def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) -> Bracket:
+    guess = search.guess_per_s or FIRST_SHARE * service.served_per_s
     if like is not None and like.rate_per_s > 0:
-        guess = like.rate_per_s * (limit / like.service_limit_per_s if limit and like.service_limit_per_s else 1.0)
+        guess = like.rate_per_s * service.served_per_s / like.service.served_per_s
     return Bracket(
         guess=log(guess),
         tolerance=log_tolerance(search.tolerance),
-        floor=log(LEAST_SHARE * most),
-        top=log(ALL_AT_ONCE_PER_S),
-        ceiling=log(limit) if limit else inf,
-        probable=log(most),
+        floor=log(LEAST_SHARE * service.served_per_s),
+        top=log(MOST_SHARE * service.served_per_s),
+        ceiling=log(service.limit_per_s) if service.limit_per_s else inf,
+        probable=log(service.served_per_s),
         slope=None if like is None else like.slope,
     )
 
 
-def _found(
-    seed: int, bracket: Bracket, samples: list[Sample], limit: float | None, all_at_once: Outcome | None
-) -> SeedCapacity:
+def _found(seed: int, bracket: Bracket, samples: list[Sample], service: Service) -> SeedCapacity:
     high = min((each for each in samples if not each.holds), key=lambda each: each.rate_per_s, default=None)
     last = max(samples, key=lambda each: each.rate_per_s)
     return SeedCapacity(
@@ -224,28 +173,25 @@ def _found(
         rate_per_s=0.0 if bracket.unmet else exp(bracket.crossing()),
         low_per_s=exp(bracket.low_x),
         high_per_s=exp(bracket.high_x),
-        bound_by=high.bound_by if high else SATURATION if limit else last.bound_by,
+        bound_by=high.bound_by if high else SATURATION if service.limit_per_s else last.bound_by,
         unmet=bracket.unmet,
         unlimited=bracket.unlimited,
-        service_limit_per_s=limit,
+        service=service,
         slope=bracket.steepness(),
         samples=tuple(samples),
-        all_at_once=all_at_once,
     )
 
 
-def _unlimited(seed: int, slo: Slo, all_at_once: Outcome) -> SeedCapacity:
-    served_per_s = all_at_once.metrics["Requests/s"]
+def _unlimited(seed: int, bound_by: str, service: Service) -> SeedCapacity:
     return SeedCapacity(
         seed=seed,
-        rate_per_s=served_per_s,
-        low_per_s=served_per_s,
+        rate_per_s=service.served_per_s,
+        low_per_s=service.served_per_s,
         high_per_s=inf,
-        bound_by=slo.bound_by(all_at_once),
+        bound_by=bound_by,
         unmet=False,
         unlimited=True,
-        service_limit_per_s=None,
+        service=service,
         slope=USUAL_SLOPE,
         samples=(),
-        all_at_once=all_at_once,
     )

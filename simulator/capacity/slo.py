@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, log
 
+from simulator.scoreboard import duration
 from simulator.trials.outcome import FIGURES, LATENCIES, Outcome
 from traces.errors import InputError
 from traces.goodput import GoodputRule
@@ -22,8 +23,9 @@ TERM = re.compile(rf"(?:({'|'.join(FIGURES)})-)?(\w+):([0-9]*\.?[0-9]+(?:[eE][+-
 EXPECTED = (
     f"terms in milliseconds such as tbt:100 or p90-ttft:500; words {', '.join(WORDS)}; figures {', '.join(FIGURES)}"
 )
-LEAST_S = 1e-6
-LEAST_SHARE = 1e-6
+GOODPUT = "goodput"
+LEAST = 1e-6
+"""What values, and limits, count as at least, in seconds or as a share: their logs are finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,7 @@ class Term:
 
     def value_s(self, outcome: Outcome) -> float:
         """Return the figure in seconds; NaN where no request has that latency."""
-        figure = self.figure.upper()
-        return outcome.metrics[f"{self.latency} {figure}"]
-
-    def margin(self, outcome: Outcome) -> float:
-        """Return the log of the figure over its limit: at most 0 where it holds. What has no value holds."""
-        value_s = self.value_s(outcome)
-        return log(max(0.0 if isnan(value_s) else value_s, LEAST_S) / self.limit_s)
+        return outcome.metrics[f"{self.latency} {self.figure.upper()}"]
 
     def __str__(self) -> str:
         return f"{self.name} ≤ {1e3 * self.limit_s:g} ms"
@@ -80,16 +76,20 @@ class Slo:
         if not 0 < self.share <= 1:
             raise InputError(f"a share of {self.share:g}", where="--goodput-share", expected="above 0, at most 1")
 
-    def margins(self, outcome: Outcome) -> dict[str, float]:
-        """Return by how much each part is missed, by name: the log of its value over its limit, <= 0 where it holds.
-
-        The value of a goodput rule is the share of requests that miss a target, its limit the share that may.
-        """
-        found = {term.name: term.margin(outcome) for term in self.terms}
+    def measured(self, outcome: Outcome) -> dict[str, tuple[float, float]]:
+        """Return the value of each part and its limit, by name: seconds; of a goodput rule shares of requests that
+        miss a target. NaN where no request has that latency."""
+        found = {term.name: (term.value_s(outcome), term.limit_s) for term in self.terms}
         if self.goodput is not None:
-            missed, allowed = 1 - outcome.metrics["Goodput"], 1 - self.share
-            found["goodput"] = log(max(missed, LEAST_SHARE) / max(allowed, LEAST_SHARE))
+            found[GOODPUT] = (1 - outcome.metrics["Goodput"], 1 - self.share)
         return found
+
+    def margins(self, outcome: Outcome) -> dict[str, float]:
+        """Return the log of the value of each part over its limit, by name: <= 0 where it holds, or has no value."""
+        return {
+            name: log(max(0.0 if isnan(value) else value, LEAST) / max(limit, LEAST))
+            for name, (value, limit) in self.measured(outcome).items()
+        }
 
     def margin(self, outcome: Outcome) -> float:
         """Return the worst of the margins: the SLO holds where it is <= 0."""
@@ -103,10 +103,9 @@ class Slo:
     def worst(self, outcome: Outcome) -> str:
         """Return that part with its value, as people say it: P99 TBT 143 ms."""
         name = self.bound_by(outcome)
-        for term in self.terms:
-            if term.name == name:
-                return f"{name} {1e3 * term.value_s(outcome):.3g} ms"
-        return f"goodput {100 * outcome.metrics['Goodput']:.3g} %"
+        if name == GOODPUT:
+            return f"goodput {100 * outcome.metrics['Goodput']:.3g} %"
+        return f"{name} {duration(self.measured(outcome)[name][0])}"
 
     def __str__(self) -> str:
         parts = [str(term) for term in self.terms]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from os import PathLike
 
-from simulator.report import POLICY, figure_html
-from simulator.report_style import CSS
+from simulator.report import figure_html
+from simulator.report_page import page, table_html
 from simulator.search.figures import panels
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
@@ -30,24 +30,17 @@ def write_report(
     InputError
         If the file cannot be written.
     """
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(task, selection, found, sentences, command))
-
-
-def _page(task: Task, selection: Selection, found: Found, sentences: Sequence[str], command: str) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
     title = f"Which deployment serves {task.demand.source} best?"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<script>{get_plotlyjs()}</script>\n"
-    yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(page(title, _body(task, selection, found, sentences, command)))
+
+
+def _body(task: Task, selection: Selection, found: Found, sentences: Sequence[str], command: str) -> Iterator[str]:
     yield f'<p class="note">{escape(headline(task, selection))}</p>\n<ul class="verdicts">\n'
     for sentence in sentences:
         yield f"<li>{escape(sentence)}</li>\n"
     yield f"</ul>\n<pre><code>{escape(command)}</code></pre>\n<h2>The finalists</h2>\n"
-    yield from _table(*finalists(task, found))
+    yield from table_html(*finalists(task, found))
     yield from _predicted(found)
     for panel in panels(task, found):
         yield figure_html(panel)
@@ -56,7 +49,6 @@ def _page(task: Task, selection: Selection, found: Found, sentences: Sequence[st
         yield f"<li>{escape(line)}</li>\n"
     yield "</ul>\n"
     yield from _impossible(selection)
-    yield "</main>\n</body>\n</html>\n"
 
 
 def _predicted(found: Found) -> Iterator[str]:
@@ -72,7 +64,7 @@ def _predicted(found: Found) -> Iterator[str]:
             for each in found.predictions.values()
         )
         rows.append((name, *cells))
-    yield from _table(("", *found.predictions), rows)
+    yield from table_html(("", *found.predictions), rows)
 
 
 def _interval(name: str, interval: dict[str, float]) -> str:
@@ -89,12 +81,3 @@ def _impossible(selection: Selection) -> Iterator[str]:
         for label, reason in selection.impossible.items():
             yield f"<tr><td>{escape(label)}</td><td>{escape(reason)}</td></tr>\n"
         yield "</table></div>\n</details>\n"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    yield '<div class="scroll"><table>\n<thead><tr>'
-    yield "".join(f"<th>{escape(name)}</th>" for name in head)
-    yield "</tr></thead>\n<tbody>\n"
-    for row in rows:
-        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
-    yield "</tbody>\n</table></div>\n"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simulator.command_text import command_text
 from simulator.search.documents import cluster_document, policy_choice, search_document
 from simulator.search.explanation import explain
 from simulator.search.fingerprint import fingerprint
@@ -18,6 +17,7 @@ from simulator.search.progress import search_progress
 from simulator.search.request import Prepared, Request, prepare
 from simulator.search.search import Found, search
 from simulator.search.table import print_search
+from simulator.session import command_line
 from simulator.trials.crew import Crew, carry_out_rounds
 from simulator.trials.workers import processes
 from traces.command_line import Stopped
@@ -87,7 +87,7 @@ def _write(request: Request, prepared: Prepared, found: Found) -> dict[str, Any]
     from simulator.search.report import write_report
 
     task, folder = prepared.task, request.output
-    command = command_text("search", request, without=NOT_FOUND_BY)
+    command = command_line("search", request, without=NOT_FOUND_BY)
     sentences = explain(task, found)
     winner = task.candidates[found.winner]
     document = search_document(task, prepared.selection, found, sentences, command)
