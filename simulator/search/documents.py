@@ -12,6 +12,7 @@ from simulator.search.estimate import Estimate, finite
 from simulator.search.interval import COVERAGE
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
+from traces.goodput import FIELDS, GoodputRule
 
 
 def policy_choice(task: Task, found: Found, reasons: str, command: str) -> PolicyChoice:
@@ -25,6 +26,7 @@ def policy_choice(task: Task, found: Found, reasons: str, command: str) -> Polic
         "coverage": COVERAGE,
         "metrics": prediction.as_dict(),
         "slo": str(task.slo),
+        "goodput": goodput_text(task.slo.goodput),
         "capacity": _finite(prediction.capacity.as_dict()),
         "objective": objective_document(task, found),
         "runners_up": [_runner_up(task, found, label) for label in list(found.predictions)[1:]],
@@ -51,6 +53,14 @@ def _runner_up(task: Task, found: Found, label: str) -> dict[str, Any]:
         "capacity": _finite(prediction.capacity.as_dict()),
         "value": task.objective.value_of(candidate, found.finals[label]),
     }
+
+
+def goodput_text(rule: GoodputRule | None) -> str:
+    """Return targets as ``--goodput`` takes them, "" for none."""
+    if rule is None:
+        return ""
+    targets = {word: getattr(rule, field) for word, field in FIELDS.items()}
+    return " ".join(f"{word}:{1e3 * limit_s:g}" for word, limit_s in targets.items() if limit_s is not None)
 
 
 def cluster_document(cluster: ClusterSettings) -> dict[str, Any] | None:

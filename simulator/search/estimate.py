@@ -117,7 +117,7 @@ def finite(value: float) -> float | None:
 def _summed_up(found: Capacity, rung: Rung) -> Estimate:
     held = [sample for sample in found.samples if sample.holds and sample.rate_per_s <= found.seeds[0].low_per_s]
     best = max(held, key=lambda sample: sample.rate_per_s, default=None)
-    outcome = best.outcome if best else found.seeds[0].all_at_once if found.unlimited else None
+    outcome = best.outcome if best else found.seeds[0].service.at_once if found.unlimited else None
     lowest = min(found.samples, key=lambda sample: sample.rate_per_s, default=None)
     return Estimate(
         rate_per_s=found.rate_per_s,

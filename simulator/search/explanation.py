@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulator.capacity.seed_capacity import SATURATION
+from simulator.capacity.saturation import SATURATION
 from simulator.search.estimate import Estimate
 from simulator.search.lead import Lead
 from simulator.search.mean_batch import MeanBatch, mean_batch
