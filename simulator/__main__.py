@@ -9,6 +9,7 @@ import typer
 
 from policies.catalog import POLICIES
 from simulator import options
+from simulator.search import options as search_options
 from traces.command_line import new_app, run
 from traces.errors import InputError
 
@@ -145,6 +146,67 @@ def compare_command(
     --significance
     """
     _compare(**locals())
+
+
+@app.command("search", no_args_is_help=True)
+def search_command(
+    workload: options.Workload,
+    output: search_options.Output = Path("out/search"),
+    objective: search_options.Objective = None,
+    slo: search_options.SloTerms = None,
+    goodput: search_options.Goodput = None,
+    goodput_share: search_options.GoodputShare = 0.99,
+    request_rate: search_options.RequestRate = None,
+    price: search_options.Price = None,
+    model: options.Model = "llama-3.1-8b",
+    devices: search_options.Devices = None,
+    profile: search_options.Profile = None,
+    tensor_parallel_size: search_options.TensorParallelSize = None,
+    pipeline_parallel_size: search_options.PipelineParallelSize = None,
+    replicas: search_options.Replicas = None,
+    disaggregation: search_options.Disaggregation = None,
+    cluster: search_options.Cluster = None,
+    router: options.Router = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = 0.9,
+    block_size: options.BlockSize = 16,
+    max_model_len: options.MaxModelLen = None,
+    policies: search_options.Policies = None,
+    max_num_batched_tokens: search_options.MaxNumBatchedTokens = None,
+    max_num_seqs: search_options.MaxNumSeqs = None,
+    space: search_options.SpaceFile = None,
+    num_prompts: options.NumPrompts = None,
+    arrivals: search_options.Arrivals = "poisson",
+    burstiness: options.Burstiness = 1.0,
+    length_scale: search_options.LengthScale = 1.0,
+    sort: options.Sort = False,
+    seed: options.Seed = 0,
+    settings: search_options.Settings = 200,
+    finalists: search_options.Finalists = 6,
+    seeds: search_options.Seeds = 3,
+    most_trials: search_options.MostTrials = 15,
+    draws: search_options.Draws = 19,
+    workers: search_options.Workers = None,
+    ray: search_options.Ray = None,
+    json: options.Json = False,
+) -> None:
+    """Find the deployment that serves a workload best within an SLO: policy, settings, GPUs, replicas.
+
+    All candidates are tried on few requests, about a third of them on twice as many, and so on; the finalists on all,
+    with several seeds. Writes policy.json (with what is predicted, and how sure that is) and deployment.json for the
+    engine, search.json, and an HTML report. It can be stopped at any moment, with SIGKILL too: the same command goes on
+    from the journal in the folder, and ends with the same bytes.
+
+    Example: python -m simulator search --workload trace.csv.gz --num-prompts 2000 --slo tbt:100 --devices a100-sxm,h100
+    --price a100-sxm=1.79,h100=2.99
+
+    Which cluster serves 20 requests/s for the least? Add --request-rate 20 --replicas 1..8 --disaggregation 1:1,2:2
+    """
+    given = dict(locals())
+    as_json = given.pop("json")
+    from simulator.search.request import Request
+    from simulator.search.session import run_search
+
+    run_search(Request(**given), as_json=as_json)
 
 
 @app.command("report", no_args_is_help=True)

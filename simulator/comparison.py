@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from policies.catalog import PolicyChoice
+from simulator.child_processes import signals_masked
 from simulator.simulation import Scenario, simulate
 from traces.errors import InputError
-from traces.held_signals import STOPPING, signals_held
 
 OnProgress = Callable[[str, int], None]
 """Called with a label and how many of its requests have finished."""
@@ -44,7 +42,7 @@ def simulate_all(
         while waiting or running:
             while waiting and len(running) < cores:
                 label, choice = waiting.pop(0)
-                with _signals_masked():
+                with signals_masked():
                     connection, process = _start(scenario, choice, folder / label)
                     running[connection] = label, process
             _listen(running, on_progress)
@@ -61,23 +59,6 @@ def _start(scenario: Scenario, choice: PolicyChoice, folder: Path) -> tuple[Conn
     process.start()
     there.close()
     return here, process
-
-
-@contextmanager
-def _signals_masked() -> Iterator[None]:
-    """Hold signals back until a process has started and is known, so that none is left behind.
-
-    The mask is for the process, which inherits it: its parent is the one to end it. (The tracker that comes with
-    the first process would let signals through; so it starts before.) The handlers are for this process, where
-    another thread may take the signal.
-    """
-    resource_tracker.ensure_running()
-    with signals_held():
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _work(scenario: Scenario, choice: PolicyChoice, folder: Path, connection: Connection) -> None:

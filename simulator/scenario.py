@@ -99,11 +99,7 @@ def _build_group(
     own = settings.policy_settings()
     choices = [settled(choice, own) for choice in policies]
     limit = common["max_model_len"]
-    placed = Deployment(
-        max_num_batched_tokens=max(choice.settings.most_tokens(limit) for choice in choices),
-        max_num_seqs=max(choice.settings.max_num_seqs for choice in choices),
-        **{**common, **settings.placement()},
-    )
+    placed = place(settings, choices, common)
     if workload.hash_ids is not None:
         workload.hash_ids.of_blocks(0, int(workload.prompt_tokens[0]), placed.block_size)
     memory = KVMemory(blocks=placed.kv_blocks, block_size=placed.block_size, max_model_len=limit)
@@ -122,6 +118,23 @@ def _build_group(
         role=settings.role,
         weight=settings.weight,
         policy_settings=own,
+    )
+
+
+def place(settings: GroupSettings, choices: Collection[PolicyChoice], common: dict[str, Any]) -> Deployment:
+    """Return the deployment of a group, with room for the largest batch that any of the policies may run.
+
+    ``choices`` are settled (see :func:`simulator.cluster.settled`); what the group leaves open is as ``common`` says.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be split so.
+    """
+    return Deployment(
+        max_num_batched_tokens=max(choice.settings.most_tokens(common["max_model_len"]) for choice in choices),
+        max_num_seqs=max(choice.settings.max_num_seqs for choice in choices),
+        **{**common, **settings.placement()},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,12 +222,13 @@ def _write(
             export_perfetto(run, folder / f"{label}{TIMELINE}")
 
 
-def command_line(name: str, request: DataclassInstance) -> str:
-    """Return the command that writes the same again, but for where it writes it; fields are options of their names."""
+def command_line(name: str, request: DataclassInstance, *, without: Container[str] = ("output",)) -> str:
+    """Return the command that writes the same again, fields being options of their names; ``without`` those that do not
+    show in what is written."""
     words = [f"python -m simulator {name}"]
     for option in fields(request):
         value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
-        if option.name == "output" or value == option.default:
+        if option.name in without or value == option.default:
             continue
         if value is True:
             words.append(flag)

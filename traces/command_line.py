@@ -42,7 +42,7 @@ def run(app: typer.Typer, prog: str) -> None:
     try:
         app(prog_name=prog)
     except Stopped as stop:
-        print(f"error: stopped by {stop.signal.name}; what was not complete has been removed", file=sys.stderr)
+        print(f"error: stopped by {stop.signal.name}; {stop.says}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,11 +56,12 @@ def run(app: typer.Typer, prog: str) -> None:
 
 
 class Stopped(SystemExit):
-    """The process was interrupted or told to end."""
+    """The process was interrupted or told to end; ``says`` what has become of its work."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.signal = signal.Signals(number)
+        self.says = "what was not complete has been removed"
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from policies.catalog import PolicyChoice
+from profiler.deployment import Deployment
+from simulator.cluster import settled
 from simulator.cluster_settings import ClusterSettings
-from simulator.scenario import build_scenario
+from simulator.scenario import build_scenario, place
 from simulator.simulation import Scenario
 from traces.workload import Workload
+
+BUDGETS = ("max_num_seqs", "max_num_batched_tokens")
+"""Settings that a label always names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,70 @@ class Candidate:
             choice.pop("predicted")
         return document
 
+    @property
+    def label(self) -> str:
+        """The policy, its budgets and other settings that are not its defaults, and what it runs on, in one line."""
+        chosen = self.choice.settings
+        own = {
+            field.name: getattr(chosen, field.name)
+            for field in fields(chosen)
+            if getattr(chosen, field.name) != (None if field.name in BUDGETS else field.default)
+        }
+        text = ", ".join(f"{name} {value}" for name, value in own.items())
+        return f"{self.choice.name} ({text}) on {self.hardware}"
+
+    @property
+    def hardware(self) -> str:
+        """The devices, how a replica is split over them, and how many replicas there are, in a few words."""
+        parts = []
+        for group, placed in zip(self.cluster.groups, self._placements(), strict=True):
+            role = "" if group.role == "both" else f"{group.role} "
+            ways = f"TP {placed['tensor_parallel_size']} PP {placed['pipeline_parallel_size']}"
+            count = "" if self.cluster.replicas == 1 else f"{group.count} x "
+            parts.append(f"{role}{count}{placed['device']} {ways}")
+        return " + ".join(parts)
+
+    @property
+    def gpus(self) -> dict[str, int]:
+        """How many devices of each kind all replicas have together."""
+        found: dict[str, int] = {}
+        for group, placed in zip(self.cluster.groups, self._placements(), strict=True):
+            ways = placed["tensor_parallel_size"] * placed["pipeline_parallel_size"]
+            found[placed["device"]] = found.get(placed["device"], 0) + group.count * ways
+        return found
+
+    @property
+    def names(self) -> set[str]:
+        """Presets or paths: of the model, of devices, of profiles."""
+        groups = self.cluster.groups
+        named = {self.model, self.device, self.profile}
+        return {name for name in named.union(*((each.device, each.profile) for each in groups)) if name is not None}
+
+    def deployments(self) -> tuple[Deployment, ...]:
+        """Return the deployment of a replica of each group.
+
+        Raises
+        ------
+        InputError
+            If the model cannot be split so.
+        """
+        common = {"model": self.model, "max_model_len": self.max_model_len, **self._placement()}
+        return tuple(
+            place(group, [settled(self.choice, group.policy_settings())], common) for group in self.cluster.groups
+        )
+
+    def _placement(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "pipeline_parallel_size": self.pipeline_parallel_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "block_size": self.block_size,
+        }
+
+    def _placements(self) -> list[dict[str, Any]]:
+        return [{**self._placement(), **group.placement()} for group in self.cluster.groups]
+
     def scenario(self, workload: Workload, *, seed: int = 0) -> Scenario:
         """Return what to simulate, checked.
 
@@ -67,15 +136,11 @@ class Candidate:
         return build_scenario(
             workload,
             model=self.model,
-            device=self.device,
             profile=None if self.profile is None else Path(self.profile),
             max_model_len=self.max_model_len,
             policies=(self.choice, *self.beside),
             strict=self.strict,
             seed=seed,
             cluster=self.cluster,
-            tensor_parallel_size=self.tensor_parallel_size,
-            pipeline_parallel_size=self.pipeline_parallel_size,
-            gpu_memory_utilization=self.gpu_memory_utilization,
-            block_size=self.block_size,
+            **self._placement(),
         )

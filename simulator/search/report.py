@@ -1,0 +1,83 @@
+"""A search as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from os import PathLike
+
+from simulator.report import figure_html
+from simulator.report_page import page, table_html
+from simulator.search.figures import panels
+from simulator.search.search import Found, Task
+from simulator.search.space import Selection
+from simulator.search.table import finalists, headline, sorting
+from traces.files import whole_file
+
+
+def write_report(
+    path: str | PathLike[str],
+    task: Task,
+    selection: Selection,
+    found: Found,
+    sentences: Sequence[str],
+    command: str,
+) -> None:
+    """Write the report of a search; equal searches give equal bytes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    title = f"Which deployment serves {task.demand.source} best?"
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(page(title, _body(task, selection, found, sentences, command)))
+
+
+def _body(task: Task, selection: Selection, found: Found, sentences: Sequence[str], command: str) -> Iterator[str]:
+    yield f'<p class="note">{escape(headline(task, selection))}</p>\n<ul class="verdicts">\n'
+    for sentence in sentences:
+        yield f"<li>{escape(sentence)}</li>\n"
+    yield f"</ul>\n<pre><code>{escape(command)}</code></pre>\n<h2>The finalists</h2>\n"
+    yield from table_html(*finalists(task, found))
+    yield from _predicted(found)
+    for panel in panels(task, found):
+        yield figure_html(panel)
+    yield '<h2>What was left out</h2>\n<ul class="verdicts">\n'
+    for line in sorting(found, selection):
+        yield f"<li>{escape(line)}</li>\n"
+    yield "</ul>\n"
+    yield from _impossible(selection)
+
+
+def _predicted(found: Found) -> Iterator[str]:
+    """Yield what is predicted of the podium, with intervals."""
+    yield f"<h2>Predicted at {found.rate_per_s:.3g} requests/s</h2>\n"
+    yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in 90 % of what '
+    yield "that may be wrong by, for these very requests.</p>\n"
+    names = [name for name in next(iter(found.predictions.values())).metrics if not name.endswith(("MAX", "P95"))]
+    rows = []
+    for name in names:
+        cells = (
+            _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
+            for each in found.predictions.values()
+        )
+        rows.append((name, *cells))
+    yield from table_html(("", *found.predictions), rows)
+
+
+def _interval(name: str, interval: dict[str, float]) -> str:
+    time = name.startswith(("TTFT", "TBT", "TPOT", "End-to-end", "Scheduling"))
+    scale, unit = (1e3, " ms") if time else (1.0, "")
+    value, low, high = (f"{scale * interval[key]:.4g}" for key in ("value", "low", "high"))
+    return f"{value}{unit} ({low} to {high})"
+
+
+def _impossible(selection: Selection) -> Iterator[str]:
+    if selection.impossible:
+        yield f"<details>\n<summary>{len(selection.impossible):,} settings cannot run</summary>\n"
+        yield '<div class="scroll"><table class="wrap">\n'
+        for label, reason in selection.impossible.items():
+            yield f"<tr><td>{escape(label)}</td><td>{escape(reason)}</td></tr>\n"
+        yield "</table></div>\n</details>\n"
