@@ -17,6 +17,7 @@ from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.prediction import Prediction
 from profiler.deployment import Deployment
 from profiler.kernels import OpShape
 from profiler.profile import write_profile
@@ -37,10 +38,10 @@ class Judge(Protocol):
     """What simulates, and says how close that comes to what was measured.
 
     Made as ``Judge(deployment=..., memory=..., profile=..., seed=...)``: what runs where, the KV cache that
-    policies fill, the folder of a profile of this machine.
+    policies fill, the folder of a profile of this machine (None: what ships with the package).
     """
 
-    def __init__(self, *, deployment: Deployment, memory: KVMemory, profile: Path, seed: int) -> None: ...
+    def __init__(self, *, deployment: Deployment, memory: KVMemory, profile: Path | None, seed: int) -> None: ...
 
     def saturation(self, workload: Workload, choices: Mapping[str, PolicyChoice]) -> dict[str, float]:
         """Return the requests/s of each policy when all requests are there at once, as simulated."""
@@ -64,8 +65,25 @@ class Judge(Protocol):
         """
         ...
 
+    def judge_policy(
+        self,
+        folder: Path,
+        prediction: Prediction,
+        workload: Workload,
+        *,
+        replays: int = 1,
+        drift: Mapping[str, float] | None = None,
+        others: Mapping[str, float] | None = None,
+        command: str = "",
+    ) -> Any:
+        """Compare what a search predicted of its settings with their replays in ``folder/measured``, and report.
+
+        Writes ``validation.json`` and ``report.html`` beside it; what it returns says whether the prediction ``holds``.
+        """
+        ...
+
     def show(self, validation: Any, *, console: Any) -> None:
-        """Print what :meth:`judge` returned."""
+        """Print what :meth:`judge` or :meth:`judge_policy` returned."""
         ...
 
 

@@ -66,6 +66,8 @@ class Prediction:
         The measurements that the cost model was fitted to; None: those that ship with the package.
     coverage
         Share of the metrics that the intervals are to hold.
+    goodput
+        Targets, as ``--goodput`` takes them, of which the share of requests that meet them was predicted; "" for none.
     slo, objective, why, command
         What was asked of the search, and what it said.
     """
@@ -76,10 +78,22 @@ class Prediction:
     replicas: int = 1
     profile: str | None = None
     coverage: float = 0.9
+    goodput: str = ""
     slo: str = ""
     objective: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     command: str = ""
+
+    @property
+    def labelled(self) -> dict[str, Foretold]:
+        """The settings by labels: the policy, and the values of what sets it apart from others of its name."""
+        found: dict[str, Foretold] = {}
+        for each in self.settings:
+            own = asdict(each.choice.settings)
+            alike = [asdict(other.choice.settings) for other in self.settings if other.choice.name == each.choice.name]
+            apart = [str(own[key]) for key in own if any(other[key] != own[key] for other in alike)]
+            found["-".join([each.choice.name, *apart])] = each
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +107,7 @@ class _Stated:
     replicas: int = 1
     profile: str | None = None
     coverage: float = 0.9
+    goodput: str | None = None
     slo: str | None = None
     objective: dict[str, Any] | None = None
     why: str = ""
@@ -124,6 +139,8 @@ def read_prediction(choice: PolicyChoice, *, where: str | PathLike[str]) -> Pred
     others = [
         Foretold.of(entry, where=f"{place}, runners_up[{index}]") for index, entry in enumerate(stated.runners_up)
     ]
+    if len({each.choice for each in (winner, *others)}) < 1 + len(others):
+        raise InputError("the same settings are there twice", where=f"{place}, runners_up", expected="different ones")
     return Prediction(
         settings=(winner, *others),
         workload=stated.workload,
@@ -131,6 +148,7 @@ def read_prediction(choice: PolicyChoice, *, where: str | PathLike[str]) -> Pred
         replicas=stated.replicas,
         profile=stated.profile,
         coverage=stated.coverage,
+        goodput=stated.goodput or "",
         slo=stated.slo or "",
         objective=stated.objective or {},
         why=stated.why,
