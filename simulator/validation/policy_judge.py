@@ -18,7 +18,7 @@ from simulator.simulation import Scenario, simulate_in_memory
 from simulator.trials.outcome import Outcome, figures
 from simulator.validation.agreement import IterationErrors
 from simulator.validation.audit import audit
-from simulator.validation.policy_order import Values, deciding, metric_orders, preferences
+from simulator.validation.policy_order import deciding, metric_orders, preferences
 from simulator.validation.policy_validation import JudgedSetting, PolicyValidation, Promise
 from simulator.validation.policy_verdict import policy_verdict
 from traces.goodput import GoodputRule, parse_goodput
@@ -76,8 +76,8 @@ class PolicyJudge:
             self._setting(label, foretold, runs[label], drift.get(label), others.get(label))
             for label, foretold in prediction.labelled.items()
         )
-        predicted = {each.label: _values(each, "predicted") for each in settings}
-        measured = {each.label: _values(each, "measured") for each in settings}
+        predicted = {each.label: {one.metric: (one.predicted.value,) for one in each.promises} for each in settings}
+        measured = {each.label: {one.metric: one.measured for one in each.promises} for each in settings}
         everywhere = [*predicted.values(), *measured.values()]
         found = preferences(predicted, measured, deciding(prediction.objective.get("name"), everywhere))
         orders = metric_orders(predicted, measured)
@@ -147,12 +147,6 @@ class PolicyJudge:
             "cost_model": self.cost_model.describe(),
             "command": command,
         }
-
-
-def _values(setting: JudgedSetting, which: str) -> Values:
-    if which == "measured":
-        return {each.metric: each.value for each in setting.promises}
-    return {each.metric: each.predicted.value for each in setting.promises}
 
 
 def _off(estimate: Estimate, now: float) -> float:

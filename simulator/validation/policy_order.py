@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import isnan
+
+import numpy as np
 
 from simulator.verdicts import CLOSE
 
@@ -15,8 +16,8 @@ HIGHER = ("Requests/s", "Output tokens/s", "Goodput", "Goodput, requests/s")
 """Metrics of which more is better."""
 USUAL = ("TBT P99", "TTFT P50")
 """What decides where the search's objective is not among the metrics: as the winner of a comparison is found."""
-Values = Mapping[str, float]
-"""Metric -> value."""
+Values = Mapping[str, Sequence[float]]
+"""Metric -> its value, or one of each replay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,13 @@ class MetricOrder:
 def deciding(objective: object, metrics: Sequence[Values]) -> tuple[str, ...]:
     """Return the metrics by which settings are ordered: the search's objective where it is one that every setting has
     a value of, else :data:`USUAL`; the next counts where the one before cannot tell two apart."""
-    names = (objective,) if isinstance(objective, str) else ()
-    known = [name for name in (*names, *USUAL) if all(not isnan(each.get(name, float("nan"))) for each in metrics)]
-    return tuple(known[:1]) if known and known[0] in names else tuple(known)
+    if isinstance(objective, str) and _everywhere(objective, metrics):
+        return (objective,)
+    return tuple(name for name in USUAL if _everywhere(name, metrics))
+
+
+def _everywhere(name: str, metrics: Sequence[Values]) -> bool:
+    return all(name in each and not np.isnan(each[name]).any() for each in metrics)
 
 
 def preferences(
@@ -81,31 +86,31 @@ def _better(one: str, other: str, runs: Mapping[str, Values], decide: Sequence[s
     for name in decide:
         first, second = runs[one][name], runs[other][name]
         if not equal(first, second):
-            return (one if (first > second) == (name in HIGHER) else other), name
+            return (one if (np.median(first) > np.median(second)) == (name in HIGHER) else other), name
     return None, ""
 
 
-def equal(one: float, other: float) -> bool:
-    """Return whether two figures lie within the noise of each other."""
-    return abs(one - other) <= NOISE * min(abs(one), abs(other))
+def equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether two settings cannot be told apart: their medians lie within the noise of each other, or not every
+    replay of one is better than every replay of the other."""
+    low, high = sorted((one, other), key=np.median)
+    middle = float(np.median(low)), float(np.median(high))
+    return max(low) >= min(high) or middle[1] - middle[0] <= NOISE * abs(middle[0])
 
 
 def metric_orders(predicted: Mapping[str, Values], measured: Mapping[str, Values]) -> dict[str, MetricOrder]:
     """Compare the order of all settings in each metric that every one of them has."""
-    everywhere = [
-        name
-        for name in next(iter(predicted.values()))
-        if all(not isnan(each.get(name, float("nan"))) for runs in (predicted, measured) for each in runs.values())
-    ]
-    return {name: _order(name, predicted, measured) for name in everywhere}
+    runs = [*predicted.values(), *measured.values()]
+    return {name: _order(name, predicted, measured) for name in runs[0] if _everywhere(name, runs)}
 
 
 def _order(name: str, predicted: Mapping[str, Values], measured: Mapping[str, Values]) -> MetricOrder:
     two = list(combinations(predicted, 2))
-    turned = [
-        (one, other)
-        for one, other in two
-        if (predicted[one][name] - predicted[other][name]) * (measured[one][name] - measured[other][name]) < 0
-    ]
+    turned = [(one, other) for one, other in two if _signs(name, one, other, predicted, measured) < 0]
     ties = [any(equal(runs[one][name], runs[other][name]) for runs in (predicted, measured)) for one, other in turned]
     return MetricOrder(pairs=len(two), reversed=len(turned), reversed_ties=sum(ties))
+
+
+def _signs(name: str, one: str, other: str, *both: Mapping[str, Values]) -> float:
+    """Return the product of the differences of two settings; below 0 where they come in another order."""
+    return float(np.prod([np.median(runs[one][name]) - np.median(runs[other][name]) for runs in both]))

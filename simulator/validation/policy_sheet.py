@@ -54,7 +54,10 @@ def order_sheet(validation: PolicyValidation) -> Sheet:
     )
     return Sheet(
         title="Which is better?",
-        note="Figures within 5 % of each other are as good; then the next one that decides counts.",
+        note=(
+            "As good: within 5 % of each other, or not every replay of one is better than every replay of the other; "
+            "then the next figure that decides counts."
+        ),
         columns=("settings", "predicted", "measured", "agrees"),
         rows=rows,
         short=frozenset((row, 3) for row, cells in enumerate(rows) if cells[3] == "no"),

@@ -102,7 +102,9 @@ def _order(found: Sequence[Preference], prediction: Prediction) -> Finding:
     why = f" (the search ranked by {ranked}, which one replay does not measure)" if ranked and ranked not in by else ""
     if not turned:
         same = f"{len(found) - ties} of {len(found)} pairs of settings come in the same order {rule}{why}"
-        rest = f", {ties} lie within {percent(NOISE, signed=False)} of each other" if ties else ""
+        rest = (
+            f", {ties} cannot be told apart (within {percent(NOISE, signed=False)}, or replays overlap)" if ties else ""
+        )
         return Finding(subject=subject, holds=True, text=f"{same}{rest}: none is turned around.")
     pairs = "; ".join(f"{each.measured} is better than {_loser(each)} ({each.by[1]})" for each in turned)
     text = f"{len(turned)} of {len(found)} pairs of settings come in another order {rule}{why}; as measured {pairs}."
