@@ -18,7 +18,7 @@ from simulator.simulation import Scenario, simulate_in_memory
 from simulator.trials.outcome import Outcome, figures
 from simulator.validation.agreement import IterationErrors
 from simulator.validation.audit import audit
-from simulator.validation.policy_order import deciding, metric_orders, preferences
+from simulator.validation.policy_order import Values, deciding, metric_orders, preferences
 from simulator.validation.policy_validation import JudgedSetting, PolicyValidation, Promise
 from simulator.validation.policy_verdict import policy_verdict
 from traces.goodput import GoodputRule, parse_goodput
@@ -78,7 +78,7 @@ class PolicyJudge:
         )
         predicted = {each.label: {one.metric: (one.predicted.value,) for one in each.promises} for each in settings}
         measured = {each.label: {one.metric: one.measured for one in each.promises} for each in settings}
-        everywhere = [*predicted.values(), *measured.values()]
+        everywhere: list[Values] = [*predicted.values(), *measured.values()]
         found = preferences(predicted, measured, deciding(prediction.objective.get("name"), everywhere))
         orders = metric_orders(predicted, measured)
         provenance = self._provenance(prediction, runs, command)
