@@ -13,7 +13,7 @@ from policies.prediction import Estimate, Foretold, Prediction
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
 from simulator.cluster import Cluster
-from simulator.prediction import DRAWS, estimates
+from simulator.prediction import DRAWS, PREDICTED, estimates
 from simulator.simulation import Scenario, simulate_in_memory
 from simulator.trials.outcome import Outcome, figures
 from simulator.validation.agreement import IterationErrors
@@ -106,6 +106,7 @@ class PolicyJudge:
                 measured=tuple(each.get(name, nan) for each in measured),
             )
             for name, estimate in foretold.metrics.items()
+            if name in PREDICTED
         )
         audits = [audit(run.iterations, self.workload, choice, self.memory, self.cost_model) for run in runs]
         return JudgedSetting(
@@ -115,7 +116,7 @@ class PolicyJudge:
             drift=drift,
             others=others,
             errors=IterationErrors.of(audits),
-            deviation=max((_off(each, now.get(name, nan)) for name, each in foretold.metrics.items()), default=0.0),
+            deviation=max((_off(each.predicted, now.get(each.metric, nan)) for each in promises), default=0.0),
         )
 
     def _metrics(self, choice: PolicyChoice, cost_model: CostModel) -> Mapping[str, float]:

@@ -14,6 +14,8 @@ NOISE = CLOSE - 1
 """Share up to which two figures count as equal, as in every comparison here."""
 HIGHER = ("Requests/s", "Output tokens/s", "Goodput", "Goodput, requests/s")
 """Metrics of which more is better."""
+OBJECTIVES = {"goodput-per-gpu": "Goodput, requests/s"}
+"""Objectives of a search that a replay measures, all settings being on the same device."""
 USUAL = ("TBT P99", "TTFT P50")
 """What decides where the search's objective is not among the metrics: as the winner of a comparison is found."""
 Values = Mapping[str, Sequence[float]]
@@ -58,8 +60,9 @@ class MetricOrder:
 def deciding(objective: object, metrics: Sequence[Values]) -> tuple[str, ...]:
     """Return the metrics by which settings are ordered: the search's objective where it is one that every setting has
     a value of, else :data:`USUAL`; the next counts where the one before cannot tell two apart."""
-    if isinstance(objective, str) and _everywhere(objective, metrics):
-        return (objective,)
+    wanted = OBJECTIVES.get(str(objective), str(objective))
+    if _everywhere(wanted, metrics):
+        return (wanted,)
     return tuple(name for name in USUAL if _everywhere(name, metrics))
 
 

@@ -7,7 +7,7 @@ from math import isnan
 
 from policies.prediction import Estimate, Prediction
 from simulator.scoreboard import TIE, duration, three_digits
-from simulator.validation.policy_order import HIGHER, NOISE, MetricOrder, Preference
+from simulator.validation.policy_order import HIGHER, NOISE, OBJECTIVES, MetricOrder, Preference
 from simulator.validation.policy_validation import JudgedSetting, Promise, places, share_inside
 from simulator.validation.validation import Finding
 from simulator.validation.verdict import QUIET, percent
@@ -32,6 +32,7 @@ def policy_verdict(
         _at_pace(settings, prediction),
         _iterations(settings),
         _again(settings),
+        _elsewhere(prediction.elsewhere),
         _each_metric(orders),
         _others(settings),
     ]
@@ -93,13 +94,15 @@ def _told(promise: Promise) -> str:
 def _order(found: Sequence[Preference], prediction: Prediction) -> Finding:
     subject = "order"
     if not found:
-        return Finding(subject=subject, holds=None, text="There are no runners-up to tell the winner from.")
+        return Finding(subject=subject, holds=True, text="There are no runners-up to tell the winner from.")
     turned = [each for each in found if not each.agrees]
     by = sorted({name for each in found for name in each.by if name})
     ties = sum(each.predicted is None or each.measured is None for each in found)
     rule = f"by {' and '.join(by)}" if by else "in what decides"
     ranked = prediction.objective.get("name")
-    why = f" (the search ranked by {ranked}, which one replay does not measure)" if ranked and ranked not in by else ""
+    why = (
+        f" (the search ranked by {ranked}, which one replay does not measure)" if ranked and _unseen(ranked, by) else ""
+    )
     if not turned:
         same = f"{len(found) - ties} of {len(found)} pairs of settings come in the same order {rule}{why}"
         rest = (
@@ -109,6 +112,10 @@ def _order(found: Sequence[Preference], prediction: Prediction) -> Finding:
     pairs = "; ".join(f"{each.measured} is better than {_loser(each)} ({each.by[1]})" for each in turned)
     text = f"{len(turned)} of {len(found)} pairs of settings come in another order {rule}{why}; as measured {pairs}."
     return Finding(subject=subject, holds=False, text=text)
+
+
+def _unseen(objective: str, by: Sequence[str]) -> bool:
+    return OBJECTIVES.get(objective, objective) not in by
 
 
 def _loser(each: Preference) -> str:
@@ -162,6 +169,11 @@ def _again(settings: Sequence[JudgedSetting]) -> Finding:
         "the profile, the KV cache or the program is not what the search had."
     )
     return Finding(subject="predicted again", holds=None, text=text)
+
+
+def _elsewhere(policies: Sequence[str]) -> Finding:
+    text = f"Runners-up on another deployment were not served: {', '.join(policies)}." if policies else ""
+    return Finding(subject="elsewhere", holds=None, text=text)
 
 
 def _each_metric(orders: Mapping[str, MetricOrder]) -> Finding:
