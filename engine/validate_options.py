@@ -138,13 +138,13 @@ def validate_command(
     Example: python -m engine validate --policy out/search/policy.json
     """
     given = {**locals(), "policy": "vllm-v1"}
-    options.quiet()
     if policy is not None:
         raise typer.Exit(_of_policy(context, given, policy))
     if repeats is not None:
         raise InputError("goes with --policy", where="--repeats", expected="--policy policy.json")
     if model is None:
         raise InputError("is missing", where="--model", expected="a model, or --policy policy.json")
+    options.quiet()
     from engine.validate_command import ValidationSettings, validate
 
     asked = ValidationSettings(
@@ -163,11 +163,12 @@ def validate_command(
 
 def _of_policy(context: typer.Context, given: dict[str, Any], policy: Path) -> int:
     """Judge a search's prediction; return the exit status."""
-    from engine.policy_validation import PolicySettings, validate_policy
-
     for name, option in OF_THE_FILE.items():
         if _was_given(context, name):
             raise InputError("does not go with --policy, which says it", where=option, expected="one of the two")
+    options.quiet()
+    from engine.policy_validation import PolicySettings, validate_policy
+
     weights = given["load_format"] if _was_given(context, "load_format") else "dummy"
     asked = PolicySettings(
         policy=policy,

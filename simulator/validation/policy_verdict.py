@@ -95,23 +95,26 @@ def _order(found: Sequence[Preference], prediction: Prediction) -> Finding:
     subject = "order"
     if not found:
         return Finding(subject=subject, holds=True, text="There are no runners-up to tell the winner from.")
-    turned = [each for each in found if not each.agrees]
-    by = sorted({name for each in found for name in each.by if name})
+    turned, rule = [each for each in found if not each.agrees], _rule(found, prediction)
     ties = sum(each.predicted is None or each.measured is None for each in found)
-    rule = f"by {' and '.join(by)}" if by else "in what decides"
-    ranked = prediction.objective.get("name")
-    why = (
-        f" (the search ranked by {ranked}, which one replay does not measure)" if ranked and _unseen(ranked, by) else ""
-    )
     if not turned:
-        same = f"{len(found) - ties} of {len(found)} pairs of settings come in the same order {rule}{why}"
-        rest = (
-            f", {ties} cannot be told apart (within {percent(NOISE, signed=False)}, or replays overlap)" if ties else ""
-        )
+        same = f"{len(found) - ties} of {len(found)} pairs of settings come in the same order {rule}"
+        why = f"within {percent(NOISE, signed=False)}, or replays overlap"
+        rest = f", {ties} cannot be told apart ({why})" if ties else ""
         return Finding(subject=subject, holds=True, text=f"{same}{rest}: none is turned around.")
     pairs = "; ".join(f"{each.measured} is better than {_loser(each)} ({each.by[1]})" for each in turned)
-    text = f"{len(turned)} of {len(found)} pairs of settings come in another order {rule}{why}; as measured {pairs}."
+    text = f"{len(turned)} of {len(found)} pairs of settings come in another order {rule}; as measured {pairs}."
     return Finding(subject=subject, holds=False, text=text)
+
+
+def _rule(found: Sequence[Preference], prediction: Prediction) -> str:
+    """Return what settings are ordered by, and what they are not."""
+    by = sorted({name for each in found for name in each.by if name})
+    told = f"by {' and '.join(by)}" if by else "in what decides"
+    ranked = prediction.objective.get("name")
+    if not ranked or not _unseen(ranked, by):
+        return told
+    return f"{told} (the search ranked by {ranked}, which one replay does not measure)"
 
 
 def _unseen(objective: str, by: Sequence[str]) -> bool:
