@@ -18,8 +18,8 @@ from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
 from engine.session import EngineSettings, build_engine
 from engine.validation import MEASURED, Judge, find_judge
-from policies.catalog import PolicyChoice, read_policy
-from policies.prediction import Prediction, read_prediction
+from policies.catalog import PolicyChoice
+from policies.prediction import Prediction
 from profiler.deployment import Deployment
 from profiler.iteration import OP as ITERATION
 from profiler.iteration import shapes_of
@@ -55,8 +55,15 @@ class PolicySettings:
             raise InputError(f"is {self.repeats}", where="--repeats", expected="an integer >= 1")
 
 
-def validate_policy(settings: EngineSettings, asked: PolicySettings, *, as_json: bool = False) -> int:
+def validate_policy(
+    settings: EngineSettings, asked: PolicySettings, prediction: Prediction, *, as_json: bool = False
+) -> int:
     """Replay the workload of a prediction under its settings, and print and write whether it came true.
+
+    Parameters
+    ----------
+    prediction
+        That of ``asked.policy``.
 
     Returns
     -------
@@ -66,11 +73,10 @@ def validate_policy(settings: EngineSettings, asked: PolicySettings, *, as_json:
     Raises
     ------
     InputError
-        If the file holds no sound prediction, or one that is not about one replica of this model on this device;
-        nothing is written then.
+        If the prediction is not about one replica of this model on this device, or its workload or profile is not
+        there; nothing is written then.
     """
     judge = find_judge()
-    prediction = read_prediction(read_policy(asked.policy), where=asked.policy)
     place = f"{asked.policy}, predicted"
     deployment = from_mapping(Deployment, prediction.deployment, where=f"{place}, deployment")
     _check(prediction, deployment, asked, settings, place=place)

@@ -163,9 +163,13 @@ def validate_command(
 
 def _of_policy(context: typer.Context, given: dict[str, Any], policy: Path) -> int:
     """Judge a search's prediction; return the exit status."""
+    from policies.catalog import read_policy
+    from policies.prediction import read_prediction
+
     for name, option in OF_THE_FILE.items():
         if _was_given(context, name):
             raise InputError("does not go with --policy, which says it", where=option, expected="one of the two")
+    prediction = read_prediction(read_policy(policy), where=policy)
     options.quiet()
     from engine.policy_validation import PolicySettings, validate_policy
 
@@ -177,7 +181,7 @@ def _of_policy(context: typer.Context, given: dict[str, Any], policy: Path) -> i
         repeats=1 if given["repeats"] is None else given["repeats"],
     )
     settings = options.settings_of({**given, "model": given["model"] or "", "load_format": weights})
-    return validate_policy(settings, asked, as_json=given["json"])
+    return validate_policy(settings, asked, prediction, as_json=given["json"])
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -177,7 +177,7 @@ def test_what_is_not_about_this_engine_is_refused_and_nothing_written(
 
 @pytest.mark.parametrize("words", [("--repeats", "2", "--model", "llama-60m"), ("chat",)])
 def test_options_that_do_not_go_together_are_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="expected .*--policy policy.json"):
+    with pytest.raises(InputError, match=r"expected .*--policy policy\.json"):
         app(args=["validate", *words], prog_name="engine", standalone_mode=False)
 
 
