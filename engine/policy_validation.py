@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.engine import Engine
-from engine.machine import Machine, Watched, drift_of
+from engine.machine import Machine, Watched, beside_profiler, drift_of
 from engine.progress import Progress, share_bar
 from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
 from engine.session import EngineSettings, build_engine
-from engine.validation import MEASURED, Judge, find_judge
+from engine.validation import MARKER, MEASURED, POLICY, WRITTEN, Judge, find_judge
 from policies.catalog import PolicyChoice
 from policies.prediction import Prediction
 from profiler.deployment import Deployment
@@ -29,11 +29,10 @@ from traces.command_line import new_console
 from traces.demand import Drawn
 from traces.errors import InputError
 from traces.files import whole_folder
+from traces.goodput import parse_goodput
 from traces.settings import from_mapping
 from traces.workload import Workload
 
-MARKER, POLICY = "validation.json", "policy.json"
-WRITTEN = (MARKER, POLICY, "report.html", MEASURED)
 HOLDS, FALLS_SHORT = 0, 1
 """Exit statuses of a prediction that was judged."""
 
@@ -80,11 +79,13 @@ def validate_policy(
     place = f"{asked.policy}, predicted"
     deployment = from_mapping(Deployment, prediction.deployment, where=f"{place}, deployment")
     _check(prediction, deployment, asked, settings, place=place)
+    if prediction.goodput:
+        parse_goodput(prediction.goodput, where=f"{place}, goodput")
     drawn = Drawn.from_dict(prediction.workload, where=f"{place}, workload")
     workload, choices = drawn.workload(), [each.choice for each in prediction.settings]
     own = _engine_settings(settings, deployment, choices, workload, drawn.seed, asked)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
-        runner = build_engine(own, choices[0], longest=None, others=choices[1:]).runner
+        runner = build_engine(beside_profiler(own), choices[0], longest=None, others=choices[1:]).runner
         trial = PolicyTrial(runner, own, prediction, workload, folder, repeats=asked.repeats)
         shutil.copyfile(asked.policy, folder / POLICY)
         with share_bar() as progress:
@@ -134,9 +135,15 @@ class PolicyTrial:
         for choice in choices:
             check_lengths(Engine(runner, choice), workload)
         self.deployment = deployment_of(runner, choices, settings.model)
+        self._check_device()
         self.machine = Machine(runner, self.deployment, sequences=self.deployment.max_num_seqs)
         self.usual_s = self._profiled()
         self.watched: dict[str, list[Watched]] = {label: [] for label in prediction.labelled}
+
+    def _check_device(self) -> None:
+        own, foretold = self.deployment.device, str(self.prediction.deployment["device"])
+        if self.runner.device.type != "cpu" and own != foretold:
+            raise InputError(f"the GPU here is {own}", where="--device", expected=f"{foretold}, as predicted")
 
     def replay(self, progress: Progress) -> None:
         """Serve the workload under every setting, ``repeats`` times in turn."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.machine import beside_profiler, check_budget
 from engine.progress import share_bar
 from engine.session import EngineSettings, build_engine
-from engine.validation import MEASURED, PAUSES, PROFILE, Plan, Trial, find_judge
+from engine.validation import MARKER, WRITTEN, Plan, Trial, find_judge
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
 from traces.command_line import new_console
@@ -23,8 +23,6 @@ from traces.files import whole_folder
 from traces.source import open_workload
 from traces.workload import Workload
 
-MARKER = "validation.json"
-WRITTEN = (MARKER, "report.html", PROFILE, MEASURED, PAUSES, "simulated", "audit")
 RATE_PER_S = 1.0
 """Of a workload that has no arrival times: only how its gaps relate counts."""
 

@@ -27,7 +27,10 @@ from traces.workload import Workload
 
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
-PROFILE, MEASURED, PAUSES = "profile", "measured", "pauses.json"
+PROFILE, MEASURED, PAUSES, POLICY = "profile", "measured", "pauses.json", "policy.json"
+MARKER = "validation.json"
+WRITTEN = (MARKER, "report.html", PROFILE, MEASURED, PAUSES, POLICY, "simulated", "audit")
+"""What a validation of either kind leaves in its folder."""
 MEASURING_SHARE = 0.25
 """Of the progress bar, for measuring the machine before anything is replayed."""
 Case = tuple[str, str]

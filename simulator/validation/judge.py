@@ -28,6 +28,7 @@ from simulator.validation.policy_validation import PolicyValidation
 from simulator.validation.validation import Validation
 from traces.errors import InputError
 from traces.files import write_json
+from traces.goodput import parse_goodput
 from traces.run_log import describe_workload
 from traces.run_record import RunRecord, read_run
 from traces.workload import Workload
@@ -184,7 +185,7 @@ class Judge:
             cost_model=self._cost_model,
             seed=self._seed,
             workload=workload,
-            goodput=PolicyJudge.rule(prediction),
+            goodput=parse_goodput(prediction.goodput) if prediction.goodput else None,
         )
         validation = judge.judged(prediction, runs, drift or {}, others or {}, command)
         write_policy_report(folder / REPORT, validation)

@@ -21,7 +21,7 @@ from simulator.validation.audit import audit
 from simulator.validation.policy_order import Values, deciding, metric_orders, preferences
 from simulator.validation.policy_validation import JudgedSetting, PolicyValidation, Promise
 from simulator.validation.policy_verdict import policy_verdict
-from traces.goodput import GoodputRule, parse_goodput
+from traces.goodput import GoodputRule
 from traces.metrics import measure
 from traces.run_log import describe_workload
 from traces.run_record import RunRecord
@@ -51,17 +51,6 @@ class PolicyJudge:
     seed: int
     workload: Workload
     goodput: GoodputRule | None
-
-    @staticmethod
-    def rule(prediction: Prediction) -> GoodputRule | None:
-        """Return the targets that a prediction's goodput is about.
-
-        Raises
-        ------
-        InputError
-            If they cannot be read.
-        """
-        return parse_goodput([prediction.goodput]) if prediction.goodput else None
 
     def judged(
         self,

@@ -29,7 +29,6 @@ from traces.run_record import read_run
 DEMAND = Demand(source="chat", num_prompts=6, length_scale=0.01)
 RATE, SEED = 20.0, 3
 CHOICES = tuple(choose("sarathi-serve", max_num_batched_tokens=budget, max_num_seqs=4) for budget in (16, 32))
-Call = Callable[..., tuple[int, str, str]]
 
 
 def called(*arguments: str | Path) -> int:
@@ -38,6 +37,12 @@ def called(*arguments: str | Path) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def called_with_error(*arguments: str | Path) -> str:
+    with pytest.raises(InputError) as error:
+        app(args=[str(argument) for argument in arguments], prog_name="engine", standalone_mode=False)
+    return str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +158,7 @@ def change(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (lambda c: change(c, workload={"source": "chat", "request_rate": 1, "speed": 2}), (), "unknown key 'speed'"),
         (lambda c: change(c, deployment={"model": "llama-60m", "device": "a100-sxm"}), (), "expected --device cuda"),
         (lambda c: change(c, deployment={"model": "llama-60m"}), (), "'device' is missing"),
+        (lambda c: change(c, goodput="fast"), (), "cannot read the target 'fast'"),
         (lambda c: change(c, profile="nowhere"), (), "nowhere: no such folder"),
         (lambda c: c, ("--model", "llama-60m"), "expected llama-60m, as --model says"),
         (lambda c: c, ("--loads", "below:0.5"), "--loads: does not go with --policy"),
@@ -168,10 +174,7 @@ def test_what_is_not_about_this_engine_is_refused_and_nothing_written(
     complaint: str,
 ) -> None:
     path = written(tmp_path, spoil(policy))
-    arguments = ["validate", "--policy", path, "--output", tmp_path / "out", *words]
-    with pytest.raises(InputError) as error:
-        app(args=[str(word) for word in arguments], prog_name="engine", standalone_mode=False)
-    assert complaint in str(error.value)
+    assert complaint in called_with_error("validate", "--policy", path, "--output", tmp_path / "out", *words)
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy.json"]
 
 
@@ -187,3 +190,16 @@ def test_a_wrong_wish_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_policy_with_its_prediction_runs_as_any_other(
+    policy: dict[str, Any], tiny_folder: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,9,3\n", encoding="utf-8")
+    path, output = written(tmp_path, policy), tmp_path / "run"
+    assert called("replay", trace, "--model", tiny_folder, "--policy", path, "--output", output) == 0
+    own = {"name": "sarathi-serve", **{key: policy[key] for key in ("max_num_seqs", "max_num_batched_tokens")}}
+    assert own.items() <= read_run(output).meta.policy.items()
+    broken = written(tmp_path, change(policy, coverage="most"))
+    assert called_with_error("replay", trace, "--model", tiny_folder, "--policy", broken).startswith(str(broken))
