@@ -30,22 +30,22 @@ class Preference:
     ----------
     one, other
         The settings; ``one`` is ranked before ``other`` by the search.
-    predicted, measured
-        The better of the two, or None where they are as good as each other in all that decides.
     by
-        The metrics that told them apart, as predicted and as measured; "" where none does.
+        The first metric that decides in which prediction and measurement both tell them apart; "" where there is none.
+    predicted, measured
+        The better of the two in that metric; None where there is none.
     """
 
     one: str
     other: str
-    predicted: str | None
-    measured: str | None
-    by: tuple[str, str]
+    by: str = ""
+    predicted: str | None = None
+    measured: str | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether both prefer the same, or one of the two cannot tell them apart."""
-        return self.predicted is None or self.measured is None or self.predicted == self.measured
+        """Whether both prefer the same, or nothing tells the two apart."""
+        return self.predicted == self.measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class MetricOrder:
 
 def deciding(objective: object, metrics: Sequence[Values]) -> tuple[str, ...]:
     """Return the metrics by which settings are ordered: the search's objective where it is one that every setting has
-    a value of, else :data:`USUAL`; the next counts where the one before cannot tell two apart."""
+    a value of, else :data:`USUAL`; the next counts where the one before does not tell two apart."""
     wanted = OBJECTIVES.get(str(objective), str(objective))
     if _everywhere(wanted, metrics):
         return (wanted,)
@@ -80,17 +80,19 @@ def preferences(
 def _preference(
     one: str, other: str, predicted: Mapping[str, Values], measured: Mapping[str, Values], decide: Sequence[str]
 ) -> Preference:
-    found = [_better(one, other, runs, decide) for runs in (predicted, measured)]
-    (foretold, foretold_by), (seen, seen_by) = found
-    return Preference(one=one, other=other, predicted=foretold, measured=seen, by=(foretold_by, seen_by))
-
-
-def _better(one: str, other: str, runs: Mapping[str, Values], decide: Sequence[str]) -> tuple[str | None, str]:
     for name in decide:
-        first, second = runs[one][name], runs[other][name]
-        if not equal(first, second):
-            return (one if (np.median(first) > np.median(second)) == (name in HIGHER) else other), name
-    return None, ""
+        foretold, seen = (_better(runs[one][name], runs[other][name], name) for runs in (predicted, measured))
+        if foretold and seen:
+            named = {1: one, -1: other}
+            return Preference(one=one, other=other, by=name, predicted=named[foretold], measured=named[seen])
+    return Preference(one=one, other=other)
+
+
+def _better(one: Sequence[float], other: Sequence[float], metric: str) -> int:
+    """Return 1 where the first is better, -1 where the second is, 0 where they cannot be told apart."""
+    if equal(one, other):
+        return 0
+    return 1 if (np.median(one) > np.median(other)) == (metric in HIGHER) else -1
 
 
 def equal(one: Sequence[float], other: Sequence[float]) -> bool:

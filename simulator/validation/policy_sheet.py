@@ -47,7 +47,9 @@ def order_sheet(validation: PolicyValidation) -> Sheet:
     rows = tuple(
         (
             f"{each.one} or {each.other}",
-            *(_better(better, by) for better, by in zip((each.predicted, each.measured), each.by, strict=True)),
+            each.by or NONE,
+            each.predicted or NONE,
+            each.measured or NONE,
             "yes" if each.agrees else "no",
         )
         for each in validation.preferences
@@ -55,17 +57,13 @@ def order_sheet(validation: PolicyValidation) -> Sheet:
     return Sheet(
         title="Which is better?",
         note=(
-            "As good: within 5 % of each other, or not every replay of one is better than every replay of the other; "
-            "then the next figure that decides counts."
+            "By the first figure in which both tell the two apart: more than 5 % from each other, and every replay of one "
+            "better than every replay of the other."
         ),
-        columns=("settings", "predicted", "measured", "agrees"),
+        columns=("settings", "by", "predicted", "measured", "agrees"),
         rows=rows,
-        short=frozenset((row, 3) for row, cells in enumerate(rows) if cells[3] == "no"),
+        short=frozenset((row, 4) for row, cells in enumerate(rows) if cells[4] == "no"),
     )
-
-
-def _better(label: str | None, by: str) -> str:
-    return "as good" if label is None else f"{label} ({by})"
 
 
 def policy_provenance_rows(validation: PolicyValidation) -> list[tuple[str, str]]:

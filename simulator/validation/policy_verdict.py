@@ -96,20 +96,20 @@ def _order(found: Sequence[Preference], prediction: Prediction) -> Finding:
     if not found:
         return Finding(subject=subject, holds=True, text="There are no runners-up to tell the winner from.")
     turned, rule = [each for each in found if not each.agrees], _rule(found, prediction)
-    ties = sum(each.predicted is None or each.measured is None for each in found)
+    ties = sum(not each.by for each in found)
     if not turned:
         same = f"{len(found) - ties} of {len(found)} pairs of settings come in the same order {rule}"
         why = f"within {percent(NOISE, signed=False)}, or replays overlap"
         rest = f", {ties} cannot be told apart ({why})" if ties else ""
         return Finding(subject=subject, holds=True, text=f"{same}{rest}: none is turned around.")
-    pairs = "; ".join(f"{each.measured} is better than {_loser(each)} ({each.by[1]})" for each in turned)
+    pairs = "; ".join(f"{each.measured} is better than {_loser(each)} ({each.by})" for each in turned)
     text = f"{len(turned)} of {len(found)} pairs of settings come in another order {rule}; as measured {pairs}."
     return Finding(subject=subject, holds=False, text=text)
 
 
 def _rule(found: Sequence[Preference], prediction: Prediction) -> str:
     """Return what settings are ordered by, and what they are not."""
-    by = sorted({name for each in found for name in each.by if name})
+    by = sorted({each.by for each in found if each.by})
     told = f"by {' and '.join(by)}" if by else "in what decides"
     ranked = prediction.objective.get("name")
     if not ranked or not _unseen(ranked, by):

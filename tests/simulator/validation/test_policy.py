@@ -224,15 +224,17 @@ def test_two_settings_are_told_apart_alike_from_either_side(two: list[list[float
         assert not equal(one, other)
 
 
-def test_the_first_metric_that_tells_two_apart_decides() -> None:
+def test_the_first_metric_in_which_both_tell_two_apart_decides() -> None:
     predicted = {"a": {"TBT P99": (1.0,), "TTFT P50": (2.0,)}, "b": {"TBT P99": (1.04,), "TTFT P50": (1.0,)}}
     measured = {"a": {"TBT P99": (1.0,), "TTFT P50": (2.0,)}, "b": {"TBT P99": (2.0,), "TTFT P50": (1.0,)}}
     (found,) = preferences(predicted, measured, ("TBT P99", "TTFT P50"))
-    assert (found.predicted, found.measured, found.by) == ("b", "a", ("TTFT P50", "TBT P99"))
-    assert not found.agrees
+    assert (found.by, found.predicted, found.measured, found.agrees) == ("TTFT P50", "b", "b", True)
+    turned = {"a": measured["b"], "b": measured["a"]}
+    (found,) = preferences(measured, turned, ("TBT P99", "TTFT P50"))
+    assert (found.by, found.predicted, found.measured, found.agrees) == ("TBT P99", "a", "b", False)
     overlapping = {"a": measured["a"], "b": {"TBT P99": (0.9, 2.0, 2.1), "TTFT P50": (1.0,)}}
-    (tied,) = preferences(predicted, overlapping, ("TBT P99",))
-    assert (tied.measured, tied.agrees) == (None, True)
+    (tied,) = preferences(measured, overlapping, ("TBT P99",))
+    assert (tied.by, tied.agrees) == ("", True)
     orders = metric_orders(predicted, {"a": measured["b"], "b": measured["a"]})
     assert orders["TTFT P50"].reversed == 1
     assert orders["TTFT P50"].reversed_ties == 0
