@@ -57,8 +57,8 @@ def order_sheet(validation: PolicyValidation) -> Sheet:
     return Sheet(
         title="Which is better?",
         note=(
-            "By the first figure in which both tell the two apart: more than 5 % from each other, and every replay of one "
-            "better than every replay of the other."
+            "By the first figure in which both tell the two apart: more than 5 % from each other, and every replay "
+            "of one better than every replay of the other."
         ),
         columns=("settings", "by", "predicted", "measured", "agrees"),
         rows=rows,
