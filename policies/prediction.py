@@ -12,8 +12,10 @@ from policies.catalog import PolicyChoice, parse_choice
 from traces.errors import InputError
 from traces.settings import from_mapping
 
-NOT_SETTINGS = ("policy", "metrics", "capacity", "objective")
+NOT_SETTINGS = ("policy", "metrics", "deployment", "replicas", "capacity", "value")
 """Keys of a runner-up that are no settings of its policy."""
+OF_THE_POLICY = ("max_num_batched_tokens", "max_num_seqs")
+"""Keys of a deployment that follow from its policy's largest batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +35,35 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Foretold:
-    """A policy with its settings, and its metrics as predicted, by the names that a trial's outcome has."""
+    """A policy with its settings, and its metrics as predicted, by the names that a trial's outcome has.
+
+    ``deployment`` and ``replicas`` are what it runs on, as :class:`Prediction` has them.
+    """
 
     choice: PolicyChoice
     metrics: Mapping[str, Estimate]
+    deployment: Mapping[str, Any]
+    replicas: int
 
     @staticmethod
-    def of(document: Mapping[str, Any], *, where: str) -> Foretold:
-        """Return what an entry of ``runners_up`` says."""
+    def of(document: Mapping[str, Any], stated: _Stated, *, where: str) -> Foretold:
+        """Return what an entry of ``runners_up`` says; what it runs on is as ``stated`` for the winner by default."""
         if not isinstance(document, Mapping) or not isinstance(document.get("policy"), str):
             raise InputError("key 'policy' is missing or not a name", where=where)
         settings = {key: value for key, value in document.items() if key not in NOT_SETTINGS}
         choice = parse_choice(document["policy"], settings, where=where)
-        return Foretold(choice=choice, metrics=_metrics(document.get("metrics"), where=where))
+        deployment, replicas = document.get("deployment", stated.deployment), document.get("replicas", stated.replicas)
+        if not isinstance(deployment, Mapping) or not isinstance(replicas, int):
+            raise InputError("deployment or replicas of another type", where=where, expected="an object, an integer")
+        metrics = _metrics(document.get("metrics"), where=where)
+        return Foretold(choice=choice, metrics=metrics, deployment=deployment, replicas=replicas)
+
+    def beside(self, other: Foretold) -> bool:
+        """Return whether both run on the same."""
+        own, theirs = (
+            {key: value for key, value in each.deployment.items() if key not in OF_THE_POLICY} for each in (self, other)
+        )
+        return own == theirs and self.replicas == other.replicas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +73,9 @@ class Prediction:
     Attributes
     ----------
     settings
-        The winner first, then its runners-up.
+        The winner first, then its runners-up on the same deployment.
+    elsewhere
+        Policies of the runners-up on another one.
     workload
         A demand with ``request_rate`` and ``seed``, as :class:`traces.demand.Drawn` takes it.
     deployment
@@ -66,20 +86,35 @@ class Prediction:
         The measurements that the cost model was fitted to; None: those that ship with the package.
     coverage
         Share of the metrics that the intervals are to hold.
+    goodput
+        Targets, as ``--goodput`` takes them, of which the share of requests that meet them was predicted; "" for none.
     slo, objective, why, command
         What was asked of the search, and what it said.
     """
 
     settings: tuple[Foretold, ...]
+    elsewhere: tuple[str, ...] = ()
     workload: Mapping[str, Any]
     deployment: Mapping[str, Any]
     replicas: int = 1
     profile: str | None = None
     coverage: float = 0.9
+    goodput: str = ""
     slo: str = ""
     objective: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     command: str = ""
+
+    @property
+    def labelled(self) -> dict[str, Foretold]:
+        """The settings by labels: the policy, and the values of what sets it apart from others of its name."""
+        found: dict[str, Foretold] = {}
+        for each in self.settings:
+            own = asdict(each.choice.settings)
+            alike = [asdict(other.choice.settings) for other in self.settings if other.choice.name == each.choice.name]
+            apart = [str(own[key]) for key in own if any(other[key] != own[key] for other in alike)]
+            found["-".join([each.choice.name, *apart])] = each
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +128,7 @@ class _Stated:
     replicas: int = 1
     profile: str | None = None
     coverage: float = 0.9
+    goodput: str | None = None
     slo: str | None = None
     objective: dict[str, Any] | None = None
     why: str = ""
@@ -120,17 +156,28 @@ def read_prediction(choice: PolicyChoice, *, where: str | PathLike[str]) -> Pred
     place = f"{where}, predicted"
     known = {key: value for key, value in choice.predicted.items() if key in _Stated.__dataclass_fields__}
     stated = from_mapping(_Stated, known, where=place)
-    winner = Foretold(choice=choice, metrics=_metrics(stated.metrics, where=place))
+    winner = Foretold(
+        choice=choice,
+        metrics=_metrics(stated.metrics, where=place),
+        deployment=stated.deployment,
+        replicas=stated.replicas,
+    )
     others = [
-        Foretold.of(entry, where=f"{place}, runners_up[{index}]") for index, entry in enumerate(stated.runners_up)
+        Foretold.of(entry, stated, where=f"{place}, runners_up[{index}]")
+        for index, entry in enumerate(stated.runners_up)
     ]
+    settings = (winner, *(each for each in others if each.beside(winner)))
+    if len({(each.choice.name, each.choice.settings) for each in settings}) < len(settings):
+        raise InputError("the same settings are there twice", where=f"{place}, runners_up", expected="different ones")
     return Prediction(
-        settings=(winner, *others),
+        settings=settings,
+        elsewhere=tuple(each.choice.name for each in others if not each.beside(winner)),
         workload=stated.workload,
         deployment=stated.deployment,
         replicas=stated.replicas,
         profile=stated.profile,
         coverage=stated.coverage,
+        goodput=stated.goodput or "",
         slo=stated.slo or "",
         objective=stated.objective or {},
         why=stated.why,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -44,6 +44,9 @@ class PlainGPU(PlainTimes):
 
     def at_pace(self, pace: float) -> PlainGPU:
         return replace(self, pace=pace)
+
+    def drawn(self, draw: int) -> PlainGPU:
+        return replace(self, pace=self.pace * exp(BAND / 1.645 * np.random.default_rng(draw).standard_normal()))
 
     def interval(self, batch: Batch, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
         time_s = self.iteration_time(batch)
@@ -93,6 +96,16 @@ def chat(load: str, rate_per_s: float, requests: int) -> Workload:
     )
 
 
+def write_measured(path: Path, workload: Workload, choice: PolicyChoice, memory: KVMemory, **engine: float) -> None:
+    """Write the run record of an engine of the given properties."""
+    gpu, slow = (cast("Any", each) for each in (PlainGPU(), Engine(**engine)))
+    simulate(Scenario(workload=workload, cluster=Cluster.single(gpu, slow, memory)), choice, path)
+    document = read_json(path / "run.json")
+    own = {"source": "engine", "versions": {"torch": "2", "device": "a plain GPU"}}
+    groups = [group | {"cost_model": None} for group in document["groups"]]
+    write_json(path / "run.json", document | own | {"groups": groups})
+
+
 @pytest.fixture
 def memory() -> KVMemory:
     return KVMemory(blocks=1500, max_model_len=4096)
@@ -122,17 +135,9 @@ def measured(
     def make(rates: Mapping[str, float] | None = None, *, requests: int = 40, **engine: float) -> Measured:
         rates = {"below": 3.0, "above": 9.0} if rates is None else rates
         workloads = {load: chat(load, rate, requests) for load, rate in rates.items()}
-        gpu: Any = PlainGPU()
         for load, workload in workloads.items():
             for label, choice in choices.items():
-                slow: Any = Engine(**engine)
-                scenario = Scenario(workload=workload, cluster=Cluster.single(gpu, slow, memory))
-                path = tmp_path / "measured" / load / label
-                simulate(scenario, choice, path)
-                document = read_json(path / "run.json")
-                own = {"source": "engine", "versions": {"torch": "2", "device": "a plain GPU"}}
-                groups = [group | {"cost_model": None} for group in document["groups"]]
-                write_json(path / "run.json", document | own | {"groups": groups})
+                write_measured(tmp_path / "measured" / load / label, workload, choice, memory, **engine)
         return Measured(folder=tmp_path, workloads=workloads, choices=choices, judge=judge)
 
     return make
