@@ -100,7 +100,7 @@ class Dispatcher:
         on_iteration = self._on_iteration if self._alone else self._complete
         for _ in range(group.count):
             number = len(self.hosts)
-            policy = settled.build(group.memory, stages=group.stages)
+            policy = settled.build(group.memory, stages=group.stages, costs=group.cost_model)
             replica = Replica(self.clock, policy, group.cost_model, on_iteration, index=number, ahead_s=ahead_s)
             self.hosts.append(Host(replica, group, weight))
 
