@@ -10,6 +10,7 @@ import typer
 
 from engine import bench_app, options
 from engine.shortage import first_line, is_shortage
+from engine.validate_options import validate_command
 from traces.command_line import new_app, run
 
 app = new_app(
@@ -191,58 +192,14 @@ def replay_command(
     replay_workload(options.settings_of(given), asked, as_json=json)
 
 
-@app.command("validate", no_args_is_help=True)
-def validate_command(
-    workload: Annotated[
-        str, typer.Argument(help="A preset (chat, summarization), or a trace (Azure, Mooncake, Vidur, LLMServingSim).")
-    ] = "chat",
-    *,
+@app.command("profile", no_args_is_help=True)
+def profile_command(
     model: options.Model,
-    policies: Annotated[
-        str,
-        typer.Option(
-            "--policies",
-            "-p",
-            help="Two or more, separated by commas, each with settings of its own if need be "
-            "(sarathi-serve:max_num_batched_tokens=128), or paths of policy.json files.",
-            rich_help_panel=options.SCHEDULER,
-        ),
-    ] = "orca,vllm,sarathi-serve",
-    loads: Annotated[
-        str,
-        typer.Option(
-            "--loads",
-            help="Names and rates, as shares of the median of what the policies sustain by simulation.",
-            rich_help_panel=options.WORKLOAD,
-        ),
-    ] = "below:0.5,near:0.9,above:1.5",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
-    ] = Path("out/validation"),
-    num_prompts: Annotated[
-        int | None,
-        typer.Option("--num-prompts", help="Only so many requests.", rich_help_panel=options.WORKLOAD),
-    ] = None,
-    length_scale: Annotated[
-        float,
-        typer.Option(
-            "--length-scale",
-            help="Multiply prompt and output lengths, for a model of short contexts.",
-            rich_help_panel=options.WORKLOAD,
-        ),
-    ] = 1.0,
-    burstiness: Annotated[
-        float,
-        typer.Option("--burstiness", help="Shape of random gaps: 1 is Poisson.", rich_help_panel=options.WORKLOAD),
-    ] = 1.0,
-    sort: Annotated[
-        bool,
-        typer.Option("--sort", help="Sort a trace whose times run backwards.", rich_help_panel=options.WORKLOAD),
-    ] = False,
-    budget: Annotated[
-        float, typer.Option("--budget", metavar="SECONDS", help="For measuring the machine, beside the replays.")
-    ] = 60.0,
-    load_format: options.LoadFormat = "safetensors",
+    ] = Path("out/engine-profile"),
+    budget: Annotated[float, typer.Option("--budget", metavar="SECONDS", help="How long to measure.")] = 60.0,
+    load_format: options.LoadFormat = "dummy",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
     attention_backend: options.AttentionBackend = "auto",
@@ -258,33 +215,24 @@ def validate_command(
     gpu_memory_utilization: options.GpuMemoryUtilization = None,
     json: options.Json = False,
 ) -> None:
-    """Try what the simulator promises: simulate a workload, replay it on the engine, compare.
+    """Measure this engine on this machine, for a search to stand on.
 
-    Measures this machine with the engine's own runner, fits the cost model, then
-    simulates and replays the workload under every policy, below, near and above what
-    it can sustain. Prints and draws predicted beside measured: latencies, throughput,
-    every iteration, and which policy is best by each.
+    Times single ops and whole iterations, as large as the limits given allow and no
+    larger: say those of the largest batches that the search may choose. The folder is
+    what `python -m simulator search --profile` takes; what it finds goes back to
+    `python -m engine validate --policy`.
 
-    Example: python -m engine validate chat --num-prompts 64 --length-scale 0.06 --model llama-60m --load-format dummy
+    Example: python -m engine profile --model llama-60m --max-num-seqs 16 --max-num-batched-tokens 512 \
+    --max-model-len 512
     """
     given = {**locals(), "policy": "vllm-v1"}
     options.quiet()
-    from engine.validate_command import ValidationSettings, validate
+    from engine.profile_command import ProfileSettings, profile_engine
 
-    asked = ValidationSettings(
-        workload=workload,
-        output=output,
-        policies=policies,
-        loads=loads,
-        num_prompts=num_prompts,
-        length_scale=length_scale,
-        burstiness=burstiness,
-        sort=sort,
-        budget=budget,
-    )
-    validate(options.settings_of(given), asked, as_json=json)
+    profile_engine(options.settings_of(given), ProfileSettings(output=output, budget=budget), as_json=json)
 
 
+app.command("validate", no_args_is_help=True)(validate_command)
 app.add_typer(bench_app.app, name="bench")
 
 

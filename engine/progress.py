@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 OnProgress = Callable[[int], None]
 """Called with how many are done."""
+Progress = Callable[[str, float], None]
+"""Told what is going on, and the share of all of it that is done."""
 
 
 @contextmanager
@@ -21,3 +23,17 @@ def progress_bar(unit: str, total: int, *, label: str = "") -> Iterator[OnProgre
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden) as bars:
         task = bars.add_task(label, total=total)
         yield lambda done: bars.update(task, completed=done)
+
+
+@contextmanager
+def share_bar() -> Iterator[Progress]:
+    """Show what goes on, on standard error, where that is a terminal; yield what is told of it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("", total=1.0)
+        yield lambda label, share: bars.update(task, description=label, completed=share)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
 
+from engine.machine import beside_profiler, check_budget
+from engine.progress import share_bar
 from engine.session import EngineSettings, build_engine
-from engine.validation import MEASURED, PAUSES, PROFILE, Plan, Progress, Trial, find_judge
+from engine.validation import MEASURED, PAUSES, PROFILE, Plan, Trial, find_judge
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
 from traces.command_line import new_console
@@ -24,9 +25,6 @@ from traces.workload import Workload
 
 MARKER = "validation.json"
 WRITTEN = (MARKER, "report.html", PROFILE, MEASURED, PAUSES, "simulated", "audit")
-GPU_SHARE = 0.75
-"""What model and KV cache take of a GPU by default; the operands of single ops want room beside them."""
-LEAST_BUDGET_S = 1.0
 RATE_PER_S = 1.0
 """Of a workload that has no arrival times: only how its gaps relate counts."""
 
@@ -46,9 +44,7 @@ class ValidationSettings:
     budget: float = 60.0
 
     def __post_init__(self) -> None:
-        if not LEAST_BUDGET_S <= self.budget < inf:
-            wish = f"at least {LEAST_BUDGET_S:g}, better a minute or more"
-            raise InputError(f"{self.budget:g} seconds", where="--budget", expected=wish)
+        check_budget(self.budget)
         if not self.length_scale > 0:
             raise InputError(f"is {self.length_scale:g}", where="--length-scale", expected="more than 0")
 
@@ -69,7 +65,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
         longest = int(workload.total_tokens.max())
         runner = build_engine(
-            _beside_profiler(settings), _largest(choices), longest=longest, others=choices.values()
+            beside_profiler(settings), largest(choices), longest=longest, others=choices.values()
         ).runner
         plan = Plan(
             workload=workload,
@@ -80,7 +76,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
             budget_s=asked.budget,
         )
         command = shlex.join(["python", "-m", "engine", *sys.argv[1:]])
-        with _bar() as progress:
+        with share_bar() as progress:
             judged, found = Trial(runner, plan, folder, progress).judged_by(judge, command)
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
@@ -131,35 +127,6 @@ def _workload(asked: ValidationSettings, seed: int) -> Workload:
     return workload.shortened(asked.length_scale)
 
 
-def _beside_profiler(settings: EngineSettings) -> EngineSettings:
-    """Return the settings with less memory for the KV cache, unless told how much: kernels are measured beside it.
-
-    Raises
-    ------
-    InputError
-        For a device by number: kernels are measured on the first.
-    """
-    if settings.device.startswith("cuda:"):
-        what = f"{settings.device}: kernels are measured on the first GPU"
-        raise InputError(what, where="--device", expected="cuda, with CUDA_VISIBLE_DEVICES to choose one")
-    if settings.device == "cpu" or settings.gpu_memory_utilization is not None:
-        return settings
-    return replace(settings, gpu_memory_utilization=GPU_SHARE)
-
-
-def _largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
+def largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
     """Return the policy with the most residents: its KV cache is large enough for all."""
     return max(choices.values(), key=lambda choice: choice.settings.max_num_seqs)
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """Show what goes on, on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("", total=1.0)
-        yield lambda label, share: bars.update(task, description=label, completed=share)

@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from engine import hardware
-from engine.engine import Engine, Iteration
-from engine.iterations import EngineIterations
-from engine.kernels import TorchKernels
-from engine.replay import check_lengths, deployment_of, replay
+from engine.engine import Engine
+from engine.machine import Machine, Pause, drift_of, ratios
+from engine.progress import Progress
+from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.prediction import Prediction
 from profiler.deployment import Deployment
-from profiler.grid import Grid, cpu_grid, design, gpu_grid
-from profiler.iteration import OP as ITERATION
-from profiler.iteration import design_iterations, kv_blocks
 from profiler.kernels import OpShape
-from profiler.measure import Measurement
 from profiler.profile import write_profile
 from traces.errors import InputError
 from traces.files import write_json
-from traces.workload import FloatColumn, Workload
+from traces.workload import Workload
 
 ENTRY_POINTS = "charioteer.validation"
 """The group of entry points under which a simulator announces its :class:`Judge`."""
 PROFILE, MEASURED, PAUSES = "profile", "measured", "pauses.json"
-OPS_SHARE = 0.35
-"""Of the measuring budget, what single ops get; the rest goes to whole iterations."""
-PAUSE_EVERY_S, PAUSE_S = 0.5, 0.2
-"""How often, by its own clock, a replay stands still for designed iterations, and for about how long."""
-LIGHT_S = 0.15
-"""Designed iterations longer than this are not run in a pause."""
 MEASURING_SHARE = 0.25
 """Of the progress bar, for measuring the machine before anything is replayed."""
-DESIGN_ROOM = 0.9
-"""Share of the KV cache that designed batches are drawn to fill at most; each of their requests ends in a block of its
-own, so that a few are still too large and left out."""
-TRIMMED = (0.05, 0.95)
-"""Shares of the iterations in pauses between which they count as they are, and beyond which as those."""
 Case = tuple[str, str]
 """A load and a policy."""
-Pause = Mapping[OpShape, list[float]]
-"""The seconds of each run of the designed iterations of one pause."""
-Progress = Callable[[str, float], None]
-"""Told what is going on, and the share of all of it that is done."""
 
 
 class Judge(Protocol):
     """What simulates, and says how close that comes to what was measured.
 
     Made as ``Judge(deployment=..., memory=..., profile=..., seed=...)``: what runs where, the KV cache that
-    policies fill, the folder of a profile of this machine.
+    policies fill, the folder of a profile of this machine (None: what ships with the package).
     """
 
-    def __init__(self, *, deployment: Deployment, memory: KVMemory, profile: Path, seed: int) -> None: ...
+    def __init__(self, *, deployment: Deployment, memory: KVMemory, profile: Path | None, seed: int) -> None: ...
 
     def saturation(self, workload: Workload, choices: Mapping[str, PolicyChoice]) -> dict[str, float]:
         """Return the requests/s of each policy when all requests are there at once, as simulated."""
@@ -86,8 +65,25 @@ class Judge(Protocol):
         """
         ...
 
+    def judge_policy(
+        self,
+        folder: Path,
+        prediction: Prediction,
+        workload: Workload,
+        *,
+        replays: int = 1,
+        drift: Mapping[str, float] | None = None,
+        others: Mapping[str, float] | None = None,
+        command: str = "",
+    ) -> Any:
+        """Compare what a search predicted of its settings with their replays in ``folder/measured``, and report.
+
+        Writes ``validation.json`` and ``report.html`` beside it; what it returns says whether the prediction ``holds``.
+        """
+        ...
+
     def show(self, validation: Any, *, console: Any) -> None:
-        """Print what :meth:`judge` returned."""
+        """Print what :meth:`judge` or :meth:`judge_policy` returned."""
         ...
 
 
@@ -135,12 +131,8 @@ class Plan:
 class Trial:
     """One measurement of everything, on one runner that nobody else uses.
 
-    How fast a machine is changes: a neighbour takes cache and bandwidth, a clock rate falls. So every replay stands
-    still now and then, its clock too, while designed iterations run: against what the same ones took before all
-    replays they tell how fast the machine was during each, whatever was replayed (``pauses.json`` keeps them). With
-    that divided out they go into the profile, which is so of the machine as it was before. The designed iterations
-    write over the KV of the requests in service, so that the tokens of these replays mean nothing; their number and
-    their times do.
+    The machine is watched during each replay (:class:`engine.machine.Machine`; ``pauses.json`` keeps what was seen).
+    With its pace divided out, what ran in pauses goes into the profile, which is so of the machine as it was before.
 
     Parameters
     ----------
@@ -158,14 +150,10 @@ class Trial:
         self.deployment = deployment_of(runner, plan.choices.values(), plan.model)
         for choice in plan.choices.values():
             check_lengths(Engine(runner, choice), plan.workload)
-        spec, device = self.deployment.spec, runner.device.type
-        self.kernels = TorchKernels(accelerator=device, dtype=spec.dtype, threads=torch.get_num_threads())
-        self.spec = replace(spec, fused=self.kernels.fused)
-        self.measurement = Measurement(self.kernels, self.spec, self.deployment.hardware)
-        self.iterations = EngineIterations(runner)
-        self.shapes = self._design()
+        sequences = min(self.deployment.max_num_seqs, len(plan.workload))
+        self.machine = Machine(runner, self.deployment, sequences=sequences)
         self.before_s: dict[OpShape, float] = {}
-        self.samples: dict[Case, list[Pause]] = {}
+        self.samples: dict[Case, Sequence[Pause]] = {}
         self.others: dict[Case, float] = {}
 
     def judged_by(self, make: type[Judge], command: str) -> tuple[Judge, Any]:
@@ -189,39 +177,9 @@ class Trial:
             what = f"what was measured in {self.plan.budget_s:g} seconds cannot be fitted"
             raise InputError(what, where="--budget", expected="a minute or more") from error
 
-    def _design(self) -> list[OpShape]:
-        """Return iterations as large as those to come, and no larger."""
-        memory = self.runner.memory
-        reach = Grid(
-            tokens=self.deployment.max_num_batched_tokens,
-            sequences=min(self.deployment.max_num_seqs, len(self.plan.workload)),
-            context=memory.max_model_len,
-            edge=0,
-            kv_tokens=0,
-        )
-        room = int(DESIGN_ROOM * memory.blocks * memory.block_size)
-        shapes = design_iterations(self.spec, reach, kv_tokens=room)
-        fitting = [shape for shape in shapes if kv_blocks(shape, memory.block_size) <= memory.blocks]
-        if not fitting:
-            what = f"{memory.blocks} KV blocks hold none of the batches by which iterations are measured"
-            raise InputError(what, expected="more --num-gpu-blocks-override")
-        return fitting
-
     def _measure_machine(self) -> None:
-        machine, budget_s = self.kernels.machine(), self.plan.budget_s
-        grid = cpu_grid(self.spec) if machine.is_cpu else gpu_grid(self.spec, machine.memory_bytes)
-        ops_s = OPS_SHARE * budget_s
-        self.runner.warm_up()
-        self.measurement.rounds(
-            self.kernels, design(self.spec, grid), budget_s=ops_s, progress=self._part("measuring ops", 0, ops_s)
-        )
-        self.measurement.rounds(
-            self.iterations,
-            self.shapes,
-            budget_s=budget_s - ops_s,
-            progress=self._part("measuring iterations", ops_s, budget_s - ops_s),
-        )
-        self.before_s = self.measurement.medians_s()
+        self.machine.measure(self.plan.budget_s, lambda label, share: self.progress(label, MEASURING_SHARE * share))
+        self.before_s = self.machine.measurement.medians_s()
         self._write_profile()
 
     def _loads(self, sustained: Mapping[str, float]) -> dict[str, Workload]:
@@ -237,45 +195,34 @@ class Trial:
 
     def _replay_case(self, case: Case, workload: Workload) -> None:
         load, label = case
-        choice = self.plan.choices[label]
-        engine = Engine(self.runner, choice, seed=self.plan.seed)
-        samples = self.samples[case] = []
-        light = [shape for shape, time_s in self.before_s.items() if shape.op == ITERATION and time_s <= LIGHT_S]
-        paused_s = -PAUSE_EVERY_S
-
-        def pause(iteration: Iteration) -> None:
-            nonlocal paused_s
-            if light and iteration.end_s - paused_s >= PAUSE_EVERY_S:
-                paused_s = iteration.end_s
-                with engine.clock.stopped():
-                    samples.append(self.measurement.rounds(self.iterations, light, budget_s=PAUSE_S))
-
-        start_s, others_s = time.perf_counter(), hardware.others_busy_s()
-        folder = self.folder / MEASURED / load / label
-        replay(engine, choice, workload, folder, model=self.plan.model, on_iteration=pause)
-        after_s = hardware.others_busy_s()
-        if others_s is not None and after_s is not None:
-            self.others[case] = max(0.0, (after_s - others_s) / (time.perf_counter() - start_s))
+        watched = self.machine.replay(
+            self.plan.choices[label],
+            workload,
+            self.folder / MEASURED / load / label,
+            model=self.plan.model,
+            seed=self.plan.seed,
+            usual_s=self.before_s,
+        )
+        self.samples[case] = watched.pauses
+        if watched.others is not None:
+            self.others[case] = watched.others
 
     def _drift(self) -> dict[Case, float]:
         """Return how much longer iterations took during each replay than in the profile, and complete the profile.
 
-        A median tells how fast the machine was: pauses go into the profile with theirs divided out. What is
-        returned is an average, without the twentieth at either end: requests wait for slow iterations too, which
-        medians do not show.
+        A median tells how fast the machine was: pauses go into the profile with theirs divided out.
         """
         paused = {case: pauses for case, pauses in self.samples.items() if pauses}
         for pauses in paused.values():
-            pace = float(np.median(_ratios(pauses, self.before_s)))
+            pace = float(np.median(ratios(pauses, self.before_s)))
             for pause in pauses:
-                self.measurement.correct(pause, pace)
+                self.machine.measurement.correct(pause, pace)
         self._write_profile()
-        profiled_s = self.measurement.medians_s()
-        ratios = {case: _ratios(pauses, profiled_s) for case, pauses in paused.items()}
-        return {case: float(np.clip(own, *np.quantile(own, TRIMMED)).mean()) - 1 for case, own in ratios.items()}
+        profiled_s = self.machine.measurement.medians_s()
+        return {case: drift_of(pauses, profiled_s) for case, pauses in paused.items()}
 
     def _write_profile(self) -> None:
-        write_profile(self.folder / PROFILE, self.measurement.profile())
+        write_profile(self.folder / PROFILE, self.machine.measurement.profile())
 
     def _paused(self, drift: Mapping[Case, float]) -> dict[str, Any]:
         """Return what ran in the pauses of each replay: by number of the designed iteration, its seconds."""
@@ -292,11 +239,3 @@ class Trial:
                 for (load, label), pauses in self.samples.items()
             ],
         }
-
-    def _part(self, label: str, done_s: float, part_s: float) -> Callable[[float, str], None]:
-        return lambda share, _: self.progress(label, MEASURING_SHARE * (done_s + share * part_s) / self.plan.budget_s)
-
-
-def _ratios(pauses: list[Pause], usual_s: Mapping[OpShape, float]) -> FloatColumn:
-    """Return the times of all iterations that ran in ``pauses`` over the usual ones, [iterations]."""
-    return np.concatenate([np.asarray(times) / usual_s[shape] for pause in pauses for shape, times in pause.items()])

@@ -44,7 +44,7 @@ class PolicyChoice:
     """Which policy to run, with its settings, and what was predicted of it when it was chosen.
 
     ``policy.json`` holds the name under ``policy``, each setting under its own key, and optionally
-    ``predicted``: an object with the predicted metrics.
+    ``predicted``: an object that :func:`policies.prediction.read_prediction` takes.
     """
 
     name: str
@@ -97,8 +97,11 @@ def read_policy(path: str | PathLike[str]) -> PolicyChoice:
     Raises
     ------
     InputError
-        If the file is not a JSON object, names no known policy, or holds an unknown key.
+        If the file is not a JSON object, names no known policy, holds an unknown key, or what was predicted is not
+        sound.
     """
+    from policies.prediction import read_prediction
+
     document = read_json(path)
     name = document.pop("policy", None)
     predicted = document.pop("predicted", {})
@@ -106,4 +109,7 @@ def read_policy(path: str | PathLike[str]) -> PolicyChoice:
         raise InputError("key 'policy' is missing or not a name", where=path, expected=", ".join(POLICIES))
     if not isinstance(predicted, dict):
         raise InputError("key 'predicted' is not an object", where=path)
-    return dataclasses.replace(parse_choice(name, document, where=path), predicted=predicted)
+    choice = dataclasses.replace(parse_choice(name, document, where=path), predicted=predicted)
+    if predicted:
+        read_prediction(choice, where=path)
+    return choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import partial
 from itertools import count, islice
@@ -15,14 +15,16 @@ from profiler.aggregates import BatchLike, later
 from profiler.decode_time import DecodeAttention
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from profiler.engine_fit import EngineFit
-from profiler.layer import kernels, layer_matrices
+from profiler.layer import layer_matrices
 from profiler.lazy_table import LazyTable
 from profiler.mixed_time import MixedAttention
+from profiler.overhead import launches_s, overhead_s
 from profiler.prefill_time import PrefillAttention
 from profiler.profiled_range import ProfiledRange
 from profiler.stage import StageOps, StageTables
 from profiler.stage_costs import StageCosts
 from profiler.transfer import load_fitted
+from profiler.uncertainty import COVERAGE, EXACT, TYPICAL, drawn_factors, relative, widths_s
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,16 +33,7 @@ if TYPE_CHECKING:
 
 LEAST_TABLE = 8192
 MOST_DECODES = 1024
-OVERHEAD_S = 0.27e-3
-"""The engine's overhead, charged once a stage and iteration: the difference between the sum of ops and measured
-decode-only iterations of vLLM 0.19 (CUDA graphs, asynchronous scheduling) on an RTX 4090. A CPU has none."""
-GRAPH_GAP_S = 1e-6
-"""From the end of a kernel to the start of the next that depends on it, within a CUDA graph: the order of magnitude, a
-microsecond, assumed and not fitted. Tables hold the kernels' own times; where a deployment captures graphs this counts
-instead of :data:`OVERHEAD_S`, so that nothing of a run that is to be predicted is in it."""
-LAUNCH_GAP_S = 5e-6
-"""The same where a batch is larger than any captured graph and its kernels are launched one by one: the usual few
-microseconds of a launch, assumed too."""
+Parts = Mapping[str, float]
 GROUPS = ("linear", "prefill attention", "decode attention", "head", "communication", "overhead")
 
 
@@ -70,7 +63,9 @@ class CostModel:
         self.fitted = fitted
         self._layers = deployment.stage_layers
         self._pace = 1.0
-        engine = fitted.engine or EngineFit(iteration_s=_overhead(deployment, fitted))
+        self._draw: int | None = None
+        self._drawn: Parts = EXACT
+        engine = fitted.engine or EngineFit(iteration_s=overhead_s(deployment, fitted))
         self._engines = [engine if fitted.engine is None else engine.on(layers) for layers in self._layers]
         most_tokens = max(LEAST_TABLE, deployment.max_num_batched_tokens)
         most_outputs = max(MOST_DECODES, deployment.max_num_seqs)
@@ -147,13 +142,24 @@ class CostModel:
 
     def breakdown(self, batch: BatchLike, stage: int = 0) -> dict[str, float]:
         """Return the seconds of :data:`GROUPS` of ops; they add up to :meth:`iteration_time`."""
+        return self._scaled(self._undrawn(batch, stage), batch)
+
+    def _scaled(self, parts_s: Parts, batch: BatchLike) -> dict[str, float]:
+        """Return seconds of groups at the machine's pace, by what was drawn for each in this batch."""
+        factors = dict(self._drawn)
+        if self._in_one_launch(batch):
+            factors |= dict.fromkeys(("prefill attention", "decode attention"), factors["mixed attention"])
+        return {group: self._pace * factors[group] * part_s for group, part_s in parts_s.items()}
+
+    def _undrawn(self, batch: BatchLike, stage: int) -> dict[str, float]:
+        """Return the seconds of :data:`GROUPS` at the fit's own pace, without what was drawn."""
         tables, layers = self._stages[stage], self._layers[stage]
         tokens = batch.prefill_tokens + batch.decodes
         linear_s, communication_s, _ = self._row(stage, tokens)
         head_s, gather_s = self._head_s(tables, batch.outputs) if tables.head_s and batch.outputs else (0.0, 0.0)
         prefill_s = self._prefill_s(batch) if batch.chunks else 0.0
         decode_s = self._decode_s(batch) if batch.decodes else 0.0
-        if self._mixed is not None and prefill_s and decode_s:
+        if self._mixed is not None and self._in_one_launch(batch):
             share = self._mixed_s(batch, self._mixed) / (prefill_s + decode_s)
             prefill_s, decode_s = share * prefill_s, share * decode_s
         parts = (
@@ -162,9 +168,12 @@ class CostModel:
             layers * decode_s,
             head_s,
             communication_s + gather_s,
-            self._engine_s(batch, stage) + self._launches_s(stage, tokens),
+            self._engine_s(batch, stage) + launches_s(self.deployment, self.fitted, stage, tokens),
         )
-        return {group: self._pace * part for group, part in zip(GROUPS, parts, strict=True)}
+        return dict(zip(GROUPS, parts, strict=True))
+
+    def _in_one_launch(self, batch: BatchLike) -> bool:
+        return self._mixed is not None and bool(batch.chunks) and batch.decodes > 0
 
     def profiled_range(self) -> ProfiledRange:
         """Return what the ops were measured on, which says whether a batch lies within."""
@@ -177,14 +186,32 @@ class CostModel:
         changed._costs = changed._stage_costs()
         return changed
 
+    def drawn(self, draw: int) -> CostModel:
+        """Return the same with what the fit may be wrong by drawn by the seed ``draw`` (>= 0), its sends excepted.
+
+        Each group of ops takes a factor, in all iterations the same, from the band of 90 % that :meth:`interval`
+        gives it in :data:`profiler.uncertainty.TYPICAL` batches; where whole iterations were measured, all take one.
+        On one device equal draws are as far from the fit, in widths of its bands, for all deployments.
+
+        Raises
+        ------
+        InputError
+            If ``draw`` is negative.
+        """
+        changed, last = copy(self), len(self._layers) - 1
+        changed._draw = draw
+        changed._drawn = drawn_factors(self._half_widths(last), self.deployment.hardware.name, draw)
+        changed._costs = changed._stage_costs()
+        return changed
+
     def op_times(self, batch: BatchLike) -> dict[str, float]:
         """Return the seconds of the groups of ops that an engine is fitted in terms of, on the first stage.
 
         They are :data:`profiler.engine_fit.GROUPS`: those of :meth:`breakdown`, matrices and elementwise ops apart.
         """
-        parts = self.breakdown(batch)
+        parts, pace = self.breakdown(batch), self._pace * self._drawn["linear"]
         tokens = np.asarray([float(batch.prefill_tokens + batch.decodes)])
-        *_, elementwise, added = (self._pace * float(part[0]) for part in self._ops[0].linear_parts(tokens))
+        *_, elementwise, added = (pace * float(part[0]) for part in self._ops[0].linear_parts(tokens))
         return {**parts, "matrices": parts["linear"] - elementwise - added, "elementwise": elementwise}
 
     def hand_off_time(self, tokens: int) -> float:
@@ -203,34 +230,36 @@ class CostModel:
         the width.
         """
         if self.fitted.engine is not None:
-            seconds = self.iteration_time(batch, stage)
-            half = self.fitted.engine.band(coverage, seconds)
+            half = self.fitted.engine.band(coverage, seconds := self.iteration_time(batch, stage))
             return seconds * exp(-half), seconds * exp(half)
-        parts = self.breakdown(batch, stage)
-        _, _, spread_s = self._row(stage, batch.prefill_tokens + batch.decodes)
-        matrices = len(layer_matrices(self.deployment, stage))
-        wholes = (  # what is uncertain, its op, how many kernels it is
-            (self._pace * spread_s, parts["linear"], "gemm", matrices * self._layers[stage]),
-            *self._attention_parts(batch, parts, stage),
-            (parts["head"], parts["head"], "gemm", 1),
-            (parts["communication"], parts["communication"], "all_reduce", 2 * self._layers[stage]),
-        )
-        widths = [
-            spread * self.fitted.ops[op].band(coverage, whole / (self._pace * count))
-            for spread, whole, op, count in wholes
-        ]
+        undrawn = self._undrawn(batch, stage)
+        parts = self._scaled(undrawn, batch)
+        widths = self._scaled(self._widths_s(undrawn, batch, coverage, stage), batch).values()
         kernels_s = sum(parts.values()) - parts["overhead"]
         half = sqrt(sum(width * width for width in widths)) / kernels_s if kernels_s > 0 else 0.0
         return kernels_s * exp(-half) + parts["overhead"], kernels_s * exp(half) + parts["overhead"]
 
-    def _attention_parts(
-        self, batch: BatchLike, parts: dict[str, float], stage: int
-    ) -> list[tuple[float, float, str, int]]:
-        """Return what :meth:`interval` takes of attention: one launch, or one for chunks and one for decodes."""
-        prefill_s, decode_s, layers = parts["prefill attention"], parts["decode attention"], self._layers[stage]
-        if self._mixed is not None and batch.chunks and batch.decodes:
-            return [(prefill_s + decode_s, prefill_s + decode_s, "mixed_attention", layers)]
-        return [(prefill_s, prefill_s, "prefill_attention", layers), (decode_s, decode_s, "decode_attention", layers)]
+    def _widths_s(self, undrawn: Parts, batch: BatchLike, coverage: float, stage: int) -> dict[str, float]:
+        """Return the half widths of the groups that err independently, in seconds of :meth:`_undrawn`."""
+        return widths_s(
+            undrawn,
+            self.fitted.ops,
+            coverage,
+            spread_s=self._row(stage, batch.prefill_tokens + batch.decodes)[2],
+            matrices=len(layer_matrices(self.deployment, stage)),
+            layers=self._layers[stage],
+            one_launch=self._in_one_launch(batch),
+        )
+
+    def _half_widths(self, stage: int) -> dict[str, float]:
+        """Return half the width, in log time, of the band of 90 % of each group, in typical batches."""
+        if self.fitted.engine is not None:
+            return {"iteration": self.fitted.engine.band(COVERAGE, sum(self._undrawn(TYPICAL[-1], stage).values()))}
+        found: dict[str, float] = {}
+        for batch in TYPICAL:
+            undrawn = self._undrawn(batch, stage)
+            found |= relative(self._widths_s(undrawn, batch, COVERAGE, stage), undrawn)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return what a run record says of its cost model: the device, whose measurements, how well they fit.
@@ -239,7 +268,6 @@ class CostModel:
         ``borrowed`` those that are neither its own nor of the device its model is ``from``.
         """
         device = self.deployment.hardware.name
-        transferred = self.fitted.device != device
         borrowed = {op: source for op, source in self.fitted.borrowed.items() if source != device}
         measured = [op for op in self.fitted.ops if self.fitted.source_of(op) == device]
         errors: dict[str, Any] = {name: dict(op.errors) for name, op in self.fitted.ops.items()}
@@ -249,10 +277,11 @@ class CostModel:
         return {
             "device": device,
             "from": self.fitted.device,
-            "transferred": transferred,
+            "transferred": self.fitted.device != device,
             "measured": measured,
             "borrowed": borrowed,
             "pace": self._pace,
+            **({} if self._draw is None else {"draw": self._draw}),
             "overhead_s": self._engines[0].iteration_s,
             "engine": None if engine is None else engine.to_json(),
             "errors": errors,
@@ -270,38 +299,33 @@ class CostModel:
 
     def _stage_costs(self) -> list[StageCosts]:
         """Add up what :meth:`iteration_time` reads of each stage."""
-        made = []
+        made, drawn = [], self._drawn
         for stage, engine in enumerate(self._engines):
-            layer = self._pace * self._layers[stage]
+            layer, own = self._pace * self._layers[stage], self._pace * drawn["overhead"]
             made.append(
                 StageCosts(
                     token_s=LazyTable(partial(self._token_s, stage)),
                     output_s=LazyTable(partial(self._output_s, stage)),
-                    chunk_s=self._pace * engine.chunk_s,
-                    decode_s=self._pace * engine.decode_s,
-                    layer=layer,
-                    prefill_layer=layer * self._prefill_factor,
-                    decode_layer=layer * self._decode_factor,
+                    chunk_s=own * engine.chunk_s,
+                    decode_s=own * engine.decode_s,
+                    layer=layer * drawn["mixed attention"],
+                    prefill_layer=layer * drawn["prefill attention"] * self._prefill_factor,
+                    decode_layer=layer * drawn["decode attention"] * self._decode_factor,
                 )
             )
         return made
 
     def _token_s(self, stage: int, tokens: int) -> float:
         linear_s, communication_s, _ = self._row(stage, tokens)
-        return self._pace * (linear_s + communication_s + self._launches_s(stage, tokens))
-
-    def _launches_s(self, stage: int, tokens: int) -> float:
-        """Return what launching kernels one by one adds, beyond the largest captured graph."""
-        sizes = self.deployment.cudagraph_capture_sizes
-        known = self.fitted.engine is not None or self.fitted.overhead_s is not None
-        if known or not sizes or tokens <= sizes[-1]:
-            return 0.0
-        return (LAUNCH_GAP_S - GRAPH_GAP_S) * kernels(self.deployment, stage)
+        linear_s, communication_s = self._drawn["linear"] * linear_s, self._drawn["communication"] * communication_s
+        own_s = self._drawn["overhead"] * launches_s(self.deployment, self.fitted, stage, tokens)
+        return self._pace * (linear_s + communication_s + own_s)
 
     def _output_s(self, stage: int, outputs: int) -> float:
         tables = self._stages[stage]
-        head_s = sum(self._head_s(tables, outputs)) if tables.head_s else 0.0
-        return self._pace * (head_s + self._engines[stage].iteration_s)
+        head_s, gather_s = self._head_s(tables, outputs) if tables.head_s else (0.0, 0.0)
+        head_s, gather_s = self._drawn["head"] * head_s, self._drawn["communication"] * gather_s
+        return self._pace * (head_s + gather_s + self._drawn["overhead"] * self._engines[stage].iteration_s)
 
     def _row(self, stage: int, tokens: int) -> tuple[float, float, float]:
         tables = self._stages[stage]
@@ -349,14 +373,6 @@ class CostModel:
         return 1e-6 * send["launch"], send["link_bytes"] / rate
 
 
-def _overhead(deployment: Deployment, fitted: FittedDevice) -> float:
-    if fitted.overhead_s is not None:
-        return fitted.overhead_s
-    if deployment.cudagraph_capture_sizes:
-        return GRAPH_GAP_S * kernels(deployment)
-    return 0.0 if deployment.hardware.is_cpu else OVERHEAD_S
-
-
 def load_cost_model(
     deployment: Deployment, *, profile: str | PathLike[str] | None = None, one_launch: bool = False
 ) -> CostModel:
@@ -366,8 +382,8 @@ def load_cost_model(
     ----------
     profile
         A profile folder to fit (seconds; cached by its content), or a JSON file that ``profiler fit`` or ``profiler
-        calibrate`` wrote. None: the coefficients that ship with the
-        package, of the device itself or of its nearest architecture.
+        calibrate`` wrote. None: the coefficients that ship with the package, of the device itself or of its nearest
+        architecture.
     one_launch
         Whether the engine attends to chunks and decodes in one launch, as vLLM does.
 

@@ -172,6 +172,11 @@ class Measurement:
         known.around_s = max(0.0, known.spent_s - settled_s - sum(taken))
         return known
 
+    def seconds(self, shape: OpShape) -> Sequence[float]:
+        """Return all samples of a shape so far."""
+        known = self._samples.get(shape)
+        return () if known is None else known.seconds
+
     def medians_s(self) -> dict[OpShape, float]:
         """Return the median of all samples so far of every shape that has any."""
         return {shape: known.median_s for shape, known in self._samples.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, parse_choice
@@ -85,6 +85,11 @@ class Cluster:
     def replicas(self) -> int:
         """Replicas of all groups."""
         return sum(group.count for group in self.groups)
+
+    def drawn(self, draw: int) -> Cluster:
+        """Return the same with the cost model of every group as :meth:`profiler.cost_model.CostModel.drawn` has it."""
+        groups = tuple(replace(group, cost_model=group.cost_model.drawn(draw)) for group in self.groups)
+        return replace(self, groups=groups)
 
     @property
     def block_size(self) -> int:

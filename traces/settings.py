@@ -17,8 +17,8 @@ T = TypeVar("T")
 def from_mapping(kind: type[T], document: Mapping[str, Any], *, where: str | PathLike[str]) -> T:
     """Build the dataclass ``kind`` from the keys of ``document``.
 
-    Fields may be ``bool``, ``int``, ``float`` (an integer is taken too), ``str``, ``dict``, dataclasses of such
-    fields, tuples of those, and any of them or ``None``.
+    Fields may be ``bool``, ``int``, ``float`` (an integer is taken too), ``str``, a ``Literal``, ``dict``, dataclasses
+    of such fields, tuples of those, and any of them or ``None``.
 
     Raises
     ------
@@ -50,8 +50,14 @@ def _value(value: Any, hint: Any, key: str, where: str | PathLike[str]) -> Any:
         matches, taken = _match(value, option, f"{where}, {key}")
         if matches:
             return taken
-    wish = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    wish = " or ".join(_named(option) for option in options)
     raise InputError(f"key {key!r} is {value!r}", where=where, expected=wish.replace("NoneType", "null"))
+
+
+def _named(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    return str(getattr(hint, "__name__", hint))
 
 
 def _match(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
@@ -60,6 +66,8 @@ def _match(value: Any, hint: Any, where: str) -> tuple[bool, Any]:
         inner = typing.get_args(hint)[0]
         pairs = [_match(item, inner, f"{where}[{index}]") for index, item in enumerate(value)]
         return all(matches for matches, _ in pairs), tuple(taken for _, taken in pairs)
+    if origin is typing.Literal:
+        return value in typing.get_args(hint), value
     if origin is dict:
         return isinstance(value, dict), value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.simulation import simulate_in_memory
@@ -25,6 +25,9 @@ class Trial:
         Of requests, routers and failures: one seed for all candidates, so that they differ by nothing else.
     goodput
         Targets whose share of requests is counted.
+    cost_draw
+        Which draw of what the cost model may be wrong by (see :meth:`profiler.cost_model.CostModel.drawn`); None:
+        none, the model as it was fitted. One draw for all candidates, as with the seed.
     """
 
     candidate: Candidate
@@ -32,6 +35,7 @@ class Trial:
     rate_per_s: float
     seed: int = 0
     goodput: GoodputRule | None = None
+    cost_draw: int | None = None
 
     @property
     def key(self) -> str:
@@ -42,6 +46,7 @@ class Trial:
             "rate_per_s": self.rate_per_s,
             "seed": self.seed,
             "goodput": None if self.goodput is None else str(self.goodput),
+            "cost_draw": self.cost_draw,
         }
         return json.dumps(document, sort_keys=True)
 
@@ -54,4 +59,6 @@ class Trial:
             If the candidate cannot serve the demand.
         """
         scenario = self.candidate.scenario(self.demand.workload(self.rate_per_s, self.seed), seed=self.seed)
+        if self.cost_draw is not None:
+            scenario = replace(scenario, cluster=scenario.cluster.drawn(self.cost_draw))
         return Outcome.of(simulate_in_memory(scenario, self.candidate.choice), self.goodput)

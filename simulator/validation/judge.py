@@ -13,6 +13,7 @@ from policies.arrivals import Arrivals
 from policies.batch import Completion
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.prediction import Prediction
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from simulator.clock import Clock
@@ -22,6 +23,8 @@ from simulator.replica import Replica
 from simulator.simulation import Scenario, feed, simulate
 from simulator.validation.audit import audit, write_audit
 from simulator.validation.judgement import Trial, judged
+from simulator.validation.policy_judge import PolicyJudge
+from simulator.validation.policy_validation import PolicyValidation
 from simulator.validation.validation import Validation
 from traces.errors import InputError
 from traces.files import write_json
@@ -143,22 +146,73 @@ class Judge:
         write_json(folder / MARKER, validation.as_dict())
         return validation
 
-    def show(self, validation: Validation, *, console: Console) -> None:
-        """Print the tables, and under them what holds and what falls short, in words."""
-        from simulator.validation.table import print_validation
+    def judge_policy(
+        self,
+        folder: Path,
+        prediction: Prediction,
+        workload: Workload,
+        *,
+        replays: int = 1,
+        drift: Mapping[str, float] | None = None,
+        others: Mapping[str, float] | None = None,
+        command: str = "",
+    ) -> PolicyValidation:
+        """Say whether what a search predicted of its best settings is what was measured under them.
 
-        print_validation(validation, console)
+        Reads ``measured/LABEL/1`` to ``measured/LABEL/REPLAYS``, by the labels of the prediction's settings. Writes
+        ``report.html`` and, last, ``validation.json``. ``drift`` and ``others`` are as :meth:`judge` has them, by
+        label.
+
+        Raises
+        ------
+        InputError
+            If a measured run is missing, broken, or of another workload, policy or KV memory; nothing is written
+            then.
+        """
+        from simulator.validation.policy_report import write_policy_report
+
+        runs = {
+            label: [
+                self._run(folder / MEASURED / label / str(turn), workload, foretold.choice)
+                for turn in range(1, replays + 1)
+            ]
+            for label, foretold in prediction.labelled.items()
+        }
+        judge = PolicyJudge(
+            deployment=self._deployment,
+            memory=self._memory,
+            cost_model=self._cost_model,
+            seed=self._seed,
+            workload=workload,
+            goodput=PolicyJudge.rule(prediction),
+        )
+        validation = judge.judged(prediction, runs, drift or {}, others or {}, command)
+        write_policy_report(folder / REPORT, validation)
+        write_json(folder / MARKER, validation.as_dict())
+        return validation
+
+    def show(self, validation: Validation | PolicyValidation, *, console: Console) -> None:
+        """Print the tables, and under them what holds and what falls short, in words."""
+        from simulator.validation.table import print_policy_validation, print_validation
+
+        if isinstance(validation, PolicyValidation):
+            print_policy_validation(validation, console)
+        else:
+            print_validation(validation, console)
 
     def _measured(
         self, folder: Path, workloads: Mapping[str, Workload], choices: Mapping[str, PolicyChoice]
     ) -> dict[tuple[str, str], RunRecord]:
-        found = {}
-        for load, workload in workloads.items():
-            for label, choice in choices.items():
-                path = folder / MEASURED / load / label
-                found[load, label] = read_run(path)
-                self._check(found[load, label], workload, choice, path)
-        return found
+        return {
+            (load, label): self._run(folder / MEASURED / load / label, workload, choice)
+            for load, workload in workloads.items()
+            for label, choice in choices.items()
+        }
+
+    def _run(self, path: Path, workload: Workload, choice: PolicyChoice) -> RunRecord:
+        run = read_run(path)
+        self._check(run, workload, choice, path)
+        return run
 
     def _check(self, run: RunRecord, workload: Workload, choice: PolicyChoice, path: Path) -> None:
         """Refuse a run that is not what is to be simulated."""

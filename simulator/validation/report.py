@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from os import PathLike
 
@@ -52,39 +52,44 @@ def write_report(path: str | PathLike[str], validation: Validation, trials: Sequ
         If the file cannot be written.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(validation, trials))
+        file.writelines(page("Does the simulator predict the engine?", _body(validation, trials)))
 
 
-def _page(validation: Validation, trials: Sequence[Trial]) -> Iterator[str]:
+def page(title: str, body: Iterator[str]) -> Iterator[str]:
+    """Yield an HTML page with plotly's script and the report's style around ``body``."""
     from plotly.offline import get_plotlyjs
 
-    title = "Does the simulator predict the engine?"
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield f"<title>{title}</title>\n<style>{CSS}{MORE_CSS}</style>\n<script>{get_plotlyjs()}</script>\n"
     yield f"</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-    yield from _verdict(validation)
-    yield from _sheet(winner_sheet(validation))
+    yield from body
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _body(validation: Validation, trials: Sequence[Trial]) -> Iterator[str]:
+    yield from verdict_html(validation.verdict)
+    yield from sheet_html(winner_sheet(validation))
     scatter, *others = panels(validation, trials)
     yield figure_html(scatter)
-    yield from _sheet(iteration_sheet(validation))
-    yield from _sheet(kind_sheet(validation))
-    yield from _sheet(case_kind_sheet(validation), level=3)
+    yield from sheet_html(iteration_sheet(validation))
+    yield from sheet_html(kind_sheet(validation))
+    yield from sheet_html(case_kind_sheet(validation), level=3)
     for panel in others:
         yield figure_html(panel)
     yield "<h2>All metrics</h2>\n"
     yield '<p class="caption">Amber: beyond the limit of the verdict.</p>\n'
     for policy in validation.policies:
-        yield from _sheet(metric_sheet(validation, policy, validation.loads), level=3)
-    yield from _sheet(order_sheet(validation))
+        yield from sheet_html(metric_sheet(validation, policy, validation.loads), level=3)
+    yield from sheet_html(order_sheet(validation))
     yield from _provenance(validation)
-    yield "</main>\n</body>\n</html>\n"
 
 
-def _verdict(validation: Validation) -> Iterator[str]:
+def verdict_html(verdict: Sequence[Finding]) -> Iterator[str]:
+    """Yield the sentences of a verdict as a list."""
     yield '<ul class="verdicts">\n'
-    for index, finding in enumerate(validation.verdict):
+    for index, finding in enumerate(verdict):
         name = f"<b>{escape(_name(finding))}</b> " if index else ""
         yield f'<li class="{STATES[finding.holds]}">{name}{escape(finding.text)}</li>\n'
     yield "</ul>\n"
@@ -94,7 +99,8 @@ def _name(finding: Finding) -> str:
     return f"{finding.subject[0].upper()}{finding.subject[1:]}{WORDS[finding.holds]}"
 
 
-def _sheet(sheet: Sheet, *, level: int = 2) -> Iterator[str]:
+def sheet_html(sheet: Sheet, *, level: int = 2) -> Iterator[str]:
+    """Yield a table under a heading."""
     yield f"<h{level}>{escape(sheet.title)}</h{level}>\n"
     if sheet.note:
         yield f'<p class="caption">{escape(sheet.note)}</p>\n'
@@ -136,13 +142,21 @@ def _cell(text: str, short: bool, begins: bool) -> str:
 
 
 def _provenance(validation: Validation) -> Iterator[str]:
+    settings = validation.provenance["policies"]
+    yield from provenance_html(provenance_rows(validation), settings, validation.provenance["command"])
+
+
+def provenance_html(
+    rows: Sequence[tuple[str, str]], policies: Mapping[str, Mapping[str, object]], command: str
+) -> Iterator[str]:
+    """Yield what was run, the settings of the policies, and the command that makes it again."""
     yield "<h2>What was run</h2>\n<dl>\n"
-    for name, text in provenance_rows(validation):
+    for name, text in rows:
         yield f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>\n"
     yield '</dl>\n<div class="scroll"><table class="wrap">\n'
-    for label, settings in validation.provenance["policies"].items():
+    for label, settings in policies.items():
         text = ", ".join(f"{key} = {value}" for key, value in settings.items())
         yield f"<tr><td>{escape(label)}</td><td><code>{escape(text)}</code></td></tr>\n"
     yield "</table></div>\n"
-    if command := validation.provenance["command"]:
+    if command:
         yield f"<pre><code>{escape(command)}</code></pre>\n"

@@ -212,7 +212,7 @@ def provenance_rows(validation: Validation) -> list[tuple[str, str]]:
         ("Model", f"{deployment.get('model', '?')}, {deployment.get('dtype') or 'its own type'}"),
         ("Device", str(known["versions"].get("device", deployment.get("device", "?")))),
         ("KV cache", f"{known['kv_blocks']:,} blocks of {known['block_size']} ({tokens:,} tokens)"),
-        *((f"Load {load}", _workload(workload)) for load, workload in workloads.items()),
+        *((f"Load {load}", workload_text(workload)) for load, workload in workloads.items()),
         ("Engine", _versions(known["versions"])),
         ("Simulator", _versions(known["simulated_with"])),
         ("Cost model", _cost_model(known["cost_model"])),
@@ -220,7 +220,8 @@ def provenance_rows(validation: Validation) -> list[tuple[str, str]]:
     ]
 
 
-def _workload(known: Mapping[str, object]) -> str:
+def workload_text(known: Mapping[str, object]) -> str:
+    """Return what :func:`traces.run_log.describe_workload` says, for people."""
     rate = known.get("rate_per_s")
     at = f"{three_digits(rate)} requests/s" if isinstance(rate, int | float) else "all at once"
     return f"{known['requests']:,} requests, {at}, {known['prompt_tokens']:,} + {known['output_tokens']:,} tokens"

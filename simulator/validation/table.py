@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simulator.validation.policy_sheet import order_sheet as policy_order_sheet
+from simulator.validation.policy_sheet import setting_sheet
+from simulator.validation.policy_validation import PolicyValidation
 from simulator.validation.sheet import Sheet, iteration_sheet, kind_sheet, metric_sheet, order_sheet, winner_sheet
 from simulator.validation.validation import Finding, Validation
 from traces.command_line import new_table
@@ -26,14 +29,24 @@ def print_validation(validation: Validation, console: Console) -> None:
     for policy in validation.policies:
         for first in range(0, len(validation.loads), LOADS_ABREAST):
             loads = validation.loads[first : first + LOADS_ABREAST]
-            _print(metric_sheet(validation, policy, loads), console)
+            print_sheet(metric_sheet(validation, policy, loads), console)
     for sheet in (iteration_sheet(validation), kind_sheet(validation), order_sheet(validation)):
-        _print(sheet, console)
-    _print(winner_sheet(validation), console)
-    console.print(_findings(validation.verdict))
+        print_sheet(sheet, console)
+    print_sheet(winner_sheet(validation), console)
+    console.print(findings_grid(validation.verdict))
 
 
-def _print(sheet: Sheet, console: Console) -> None:
+def print_policy_validation(validation: PolicyValidation, console: Console) -> None:
+    """Print every setting's metrics, predicted beside measured, and last what holds; it fits 100 columns."""
+    for setting in validation.settings:
+        print_sheet(setting_sheet(setting), console)
+    if validation.preferences:
+        print_sheet(policy_order_sheet(validation), console)
+    console.print(findings_grid(validation.verdict))
+
+
+def print_sheet(sheet: Sheet, console: Console) -> None:
+    """Print a table; figures that fall short are yellow and marked ``!``."""
     table = new_table(sheet.title, sheet.columns[0], *sheet.columns[1:])
     table.padding = 0
     table.columns[0].no_wrap = True
@@ -47,7 +60,8 @@ def _print(sheet: Sheet, console: Console) -> None:
         console.print()
 
 
-def _findings(verdict: tuple[Finding, ...]) -> Table:
+def findings_grid(verdict: tuple[Finding, ...]) -> Table:
+    """Return the sentences of a verdict, each with whether it holds."""
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2, 0, 0))

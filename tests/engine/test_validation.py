@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("torch", reason="the engine needs torch")
 
 import engine.validation as validation
-from engine import hardware
+from engine import hardware, machine
 from engine.__main__ import app
 from engine.clock import WallClock
 from engine.engine import Engine
@@ -134,7 +134,7 @@ def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[...,
     _, found = trial.judged_by(Witness, "the command")
     assert found == "the command"
     assert seen["rows"] == len(trial.before_s) > 0
-    pauses, profiled_s = trial.samples["only", "a"], trial.measurement.medians_s()
+    pauses, profiled_s = trial.samples["only", "a"], trial.machine.measurement.medians_s()
     ratios = [time_s / profiled_s[shape] for pause in pauses for shape, times in pause.items() for time_s in times]
     mean = np.clip(ratios, *np.quantile(ratios, (0.05, 0.95))).mean()
     assert seen["drift"] == {("only", "a"): pytest.approx(mean - 1)}
@@ -148,8 +148,8 @@ def test_a_replay_stands_still_for_designed_iterations(
     make_engine: Callable[..., Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are timed while the replay's clock stands still, and by them it is known how slow the machine was."""
-    monkeypatch.setattr(validation, "PAUSE_EVERY_S", 0.0)
-    monkeypatch.setattr(validation, "PAUSE_S", 0.2)
+    monkeypatch.setattr(machine, "PAUSE_EVERY_S", 0.0)
+    monkeypatch.setattr(machine, "PAUSE_S", 0.2)
     own = Workload(name="own", arrival_s=np.zeros(2), prompt_tokens=np.full(2, 9), output_tokens=np.full(2, 5))
     plan = Plan(
         workload=own, choices={"a": choose("orca")}, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=2.0
@@ -165,10 +165,12 @@ def test_a_replay_stands_still_for_designed_iterations(
     before_s = dict(trial.before_s)
     slow = {shape: 1.5 * time_s for shape, time_s in before_s.items() if shape.op == "iteration"}
     for shape, time_s in slow.items():
-        trial.measurement._samples[shape].seconds[:] = [before_s[shape]] * 3 + [time_s]
+        trial.machine.measurement._samples[shape].seconds[:] = [before_s[shape]] * 3 + [time_s]
     trial.samples["only", "a"] = [{shape: [time_s] for shape, time_s in slow.items()}]
     assert trial._drift() == {("only", "a"): pytest.approx(0.5)}
-    assert all(trial.measurement._samples[shape].seconds == pytest.approx([before_s[shape]] * 4) for shape in slow)
+    assert all(
+        trial.machine.measurement._samples[shape].seconds == pytest.approx([before_s[shape]] * 4) for shape in slow
+    )
 
 
 def test_a_clock_that_is_stopped_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +197,8 @@ def test_the_clock_of_a_replay_stands_still_in_its_pauses(
                 yield
             stopped[0] = False
 
-    monkeypatch.setattr(validation, "PAUSE_EVERY_S", 0.0)
-    monkeypatch.setattr(validation, "PAUSE_S", 0.01)
+    monkeypatch.setattr(machine, "PAUSE_EVERY_S", 0.0)
+    monkeypatch.setattr(machine, "PAUSE_S", 0.01)
     monkeypatch.setattr("engine.engine.WallClock", Watched)
     own = Workload(name="own", arrival_s=np.zeros(2), prompt_tokens=np.full(2, 9), output_tokens=np.full(2, 5))
     plan = Plan(
@@ -204,8 +206,8 @@ def test_the_clock_of_a_replay_stands_still_in_its_pauses(
     )
     trial = Trial(make_engine(blocks=400).runner, plan, tmp_path, lambda *_: None)
     trial._measure_machine()
-    seconds = trial.iterations.seconds
-    monkeypatch.setattr(trial.iterations, "seconds", lambda *args: (seen.append(stopped[0]), seconds(*args))[1])
+    seconds = trial.machine.iterations.seconds
+    monkeypatch.setattr(trial.machine.iterations, "seconds", lambda *args: (seen.append(stopped[0]), seconds(*args))[1])
     trial._replay_case(("only", "a"), own)
     assert seen
     assert all(seen)
@@ -221,9 +223,9 @@ def test_no_designed_iteration_is_larger_than_the_kv_cache(
     choices = {"a": choose("orca", max_num_seqs=max_num_seqs)}
     plan = Plan(workload=own, choices=choices, loads={"only": 1.0}, model="llama-60m", seed=0, budget_s=1.0)
     trial = Trial(runner, plan, tmp_path, lambda *_: None)
-    assert trial.shapes
-    for shape in trial.shapes:
-        assert trial.iterations.prepare(shape)() > 0  # type: ignore[operator]
+    assert trial.machine.shapes
+    for shape in trial.machine.shapes:
+        assert trial.machine.iterations.prepare(shape)() > 0  # type: ignore[operator]
 
 
 def test_a_request_that_no_policy_can_serve_is_named_before_anything_is_measured(

@@ -37,6 +37,13 @@ def message(error: pytest.ExceptionInfo[InputError]) -> str:
     return str(error.value)
 
 
+PREDICTED: dict[str, Any] = {
+    "workload": {"source": "chat", "request_rate": 2.0, "seed": 0},
+    "deployment": {"model": "llama-60m", "device": "cpu"},
+    "metrics": {"TTFT P99": {"value": 0.5, "low": 0.4, "high": 0.6}},
+}
+
+
 def write(folder: Path, document: object) -> Path:
     path = folder / "policy.json"
     path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
@@ -56,11 +63,11 @@ def test_a_file_with_a_name_alone_means_the_defaults(policy: str, tmp_path: Path
 @every_policy
 def test_what_is_written_is_read_back(policy: str, tmp_path: Path) -> None:
     choice = choose(policy, max_num_seqs=7)
-    predicted = PolicyChoice(name=policy, settings=choice.settings, predicted={"ttft_p99_s": 0.5})
+    predicted = PolicyChoice(name=policy, settings=choice.settings, predicted=PREDICTED)
     for one in (choice, predicted):
         assert read_policy(write(tmp_path, one.as_dict())) == one
     assert "predicted" not in choice.as_dict()
-    assert predicted.as_dict()["predicted"] == {"ttft_p99_s": 0.5}
+    assert predicted.as_dict()["predicted"] == PREDICTED
 
 
 @every_policy

@@ -9,12 +9,13 @@ import pytest
 
 from profiler.aggregates import Aggregates, Slice
 from profiler.bands import Bands
-from profiler.cost_model import GRAPH_GAP_S, LAUNCH_GAP_S, CostModel, load_cost_model
+from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.fit import fit_rows, rows_of
 from profiler.layer import kernels
 from profiler.mixed_time import FEWEST_ROWS, MixedAttention
 from profiler.op import MIXED_ATTENTION
+from profiler.overhead import GRAPH_GAP_S, LAUNCH_GAP_S
 from profiler.profile import ops_table
 from traces.errors import InputError
 

@@ -119,9 +119,9 @@ def fitted() -> Callable[[str], Group]:
 
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "mistral-7b"])
 @pytest.mark.parametrize("name", ["vllm", "sarathi-serve", "vllm-v1"])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "draw"), [(1, None), (3, None), (1, 4)])
 def test_times_of_the_fitted_cost_model_round_alike(
-    model: str, name: str, count: int, fitted: Callable[[str], Group]
+    model: str, name: str, count: int, draw: int | None, fitted: Callable[[str], Group]
 ) -> None:
     """Contexts on both sides of mistral's window of 4,096 tokens; too few blocks for all."""
     rng = np.random.default_rng(count)
@@ -133,4 +133,6 @@ def test_times_of_the_fitted_cost_model_round_alike(
     )
     failures = FailureSettings(mtbf_s=8.0, mttr_s=1.0) if count > 1 else FailureSettings()
     cluster = Cluster(groups=(replace(fitted(model), count=count),), failures=failures)
+    if draw is not None:
+        cluster = cluster.drawn(draw)
     check_same_bytes(Scenario(workload=workload, cluster=cluster), choose(name))

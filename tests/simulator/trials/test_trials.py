@@ -56,7 +56,17 @@ def test_keys_tell_trials_apart():
         replace(TRIAL, demand=CHAT.first(30)),
         replace(TRIAL, candidate=replace(CANDIDATE, choice=choose("sarathi-serve", max_num_batched_tokens=513))),
     ]
-    assert len({each.key for each in [TRIAL, replace(TRIAL), *others]}) == 5
+    others += [replace(TRIAL, cost_draw=0), replace(TRIAL, cost_draw=3)]
+    assert len({each.key for each in [TRIAL, replace(TRIAL), *others]}) == 7
+
+
+def test_a_draw_of_the_cost_model_changes_times_and_not_requests():
+    plain, drawn, again = TRIAL.run(), replace(TRIAL, cost_draw=1).run(), replace(TRIAL, cost_draw=1).run()
+    assert drawn.as_dict() == again.as_dict()
+    assert drawn.offered_per_s == plain.offered_per_s
+    ratio = drawn.metrics["TPOT P50"] / plain.metrics["TPOT P50"]
+    assert ratio != 1
+    assert 0.8 < ratio < 1.25
 
 
 def test_processes_and_this_one_agree():

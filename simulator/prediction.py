@@ -1,0 +1,84 @@
+"""What a candidate will do under one very workload, and how sure that is: intervals to hold a measurement to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import isfinite
+
+import numpy as np
+
+from policies.prediction import Estimate
+from simulator.trials.candidate import Candidate
+from simulator.trials.demand import Demand
+from simulator.trials.outcome import FIGURES, LATENCIES, Outcome
+from simulator.trials.plan import Plan
+from simulator.trials.trial import Trial
+from traces.goodput import GoodputRule
+
+PREDICTED = (
+    *(f"{latency} {figure.upper()}" for latency in LATENCIES for figure in FIGURES),
+    *("Requests/s", "Output tokens/s", "Goodput", "Goodput, requests/s"),
+)
+"""The metrics of an outcome that a user feels or pays for."""
+COVERAGE = 0.9
+DRAWS = 40
+"""Of the cost model, unless told otherwise: between the second and the third from either end lies the interval."""
+
+
+def predict(
+    candidate: Candidate,
+    demand: Demand,
+    rate_per_s: float,
+    seed: int = 0,
+    draws: int = DRAWS,
+    *,
+    goodput: GoodputRule | None = None,
+    coverage: float = COVERAGE,
+) -> Plan[dict[str, dict[str, float]]]:
+    """Return the plan that predicts the metrics of ``candidate`` under ``demand``, drawn by ``seed``.
+
+    The value is that of the cost model as it was fitted. The interval holds the middle share ``coverage`` of what comes
+    out when the cost model is drawn within its own bands (:meth:`profiler.cost_model.CostModel.drawn`): whole
+    simulations each, so that what a slower iteration does to a queue is in it. Requests and arrivals are the same in
+    all of them, and in the measurement to come; what a machine does that was not profiled is in none.
+
+    Returns
+    -------
+    Plan
+        Metric -> {"value", "low", "high"}, of :data:`PREDICTED`; without those that have no value.
+
+    Raises
+    ------
+    InputError
+        If the candidate cannot serve the demand.
+    """
+    fitted = Trial(candidate=candidate, demand=demand, rate_per_s=rate_per_s, seed=seed, goodput=goodput)
+    answers = yield [fitted, *(replace(fitted, cost_draw=draw) for draw in range(draws))]
+    outcomes = []
+    for each in answers:
+        if not isinstance(each, Outcome):
+            raise each
+        outcomes.append(each.metrics)
+    return {name: asdict(each) for name, each in estimates(outcomes[0], outcomes[1:], coverage).items()}
+
+
+def estimates(
+    fitted: Mapping[str, float], drawn: Sequence[Mapping[str, float]], coverage: float = COVERAGE
+) -> dict[str, Estimate]:
+    """Return the metrics of :data:`PREDICTED` with their intervals; without those that have no value.
+
+    Parameters
+    ----------
+    fitted, drawn
+        The metrics of the cost model as it was fitted, and of each draw of it.
+    """
+    return {name: _estimate(name, fitted, drawn, coverage) for name in PREDICTED if isfinite(fitted.get(name, np.nan))}
+
+
+def _estimate(
+    name: str, fitted: Mapping[str, float], drawn: Sequence[Mapping[str, float]], coverage: float
+) -> Estimate:
+    value, others = fitted[name], [each[name] for each in drawn if isfinite(each[name])]
+    low, high = np.quantile(others or [value], ((1 - coverage) / 2, (1 + coverage) / 2)).tolist()
+    return Estimate(value=value, low=min(low, value), high=max(high, value))
