@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.costs import known_costs
 from engine.engine import Engine
 from engine.machine import Machine, Watched, drift_of
 from engine.progress import Progress, share_bar
 from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
-from engine.session import EngineSettings, build_engine
+from engine.session import EngineSettings, build_runner
 from engine.validation import MEASURED, Judge, find_judge
 from policies.catalog import PolicyChoice, read_policy
 from policies.prediction import Prediction, read_prediction
@@ -78,7 +79,7 @@ def validate_policy(settings: EngineSettings, asked: PolicySettings, *, as_json:
     workload, choices = drawn.workload(), [each.choice for each in prediction.settings]
     own = _engine_settings(settings, deployment, choices, workload, drawn.seed, asked)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
-        runner = build_engine(own, choices[0], longest=None, others=choices[1:]).runner
+        runner = build_runner(own, choices[0], longest=None, others=choices[1:])
         trial = PolicyTrial(runner, own, prediction, workload, folder, repeats=asked.repeats)
         shutil.copyfile(asked.policy, folder / POLICY)
         with share_bar() as progress:
@@ -125,8 +126,9 @@ class PolicyTrial:
         self.runner, self.settings, self.prediction = runner, settings, prediction
         self.workload, self.folder, self.repeats = workload, folder, repeats
         choices = [each.choice for each in prediction.settings]
+        self.costs = known_costs(runner, choices, settings.model, prediction.profile)
         for choice in choices:
-            check_lengths(Engine(runner, choice), workload)
+            check_lengths(Engine(runner, choice, costs=self.costs), workload)
         self.deployment = deployment_of(runner, choices, settings.model)
         self.machine = Machine(runner, self.deployment, sequences=self.deployment.max_num_seqs)
         self.usual_s = self._profiled()
@@ -144,6 +146,7 @@ class PolicyTrial:
                 model=self.settings.model,
                 seed=self.settings.seed,
                 usual_s=self.usual_s,
+                costs=self.costs,
             )
             self.watched[label].append(watched)
 

@@ -83,5 +83,5 @@ def cheapest(seconds_of: Callable[[int], float], most: int) -> int:
     In small batches nobody shares the weights that have to be read; in large ones attention costs more, and matrix
     products run in waves, of which the last may be nearly empty.
     """
-    tokens = [*range(STEP, most, STEP), most]
-    return min(tokens, key=lambda each: seconds_of(each) / each)
+    tried: list[int] = [*range(STEP, most, STEP), most]
+    return min(tried, key=lambda tokens: seconds_of(tokens) / tokens)

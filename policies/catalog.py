@@ -58,6 +58,23 @@ class PolicyChoice:
             document["predicted"] = self.predicted
         return document
 
+    @property
+    def needs_costs(self) -> bool:
+        """Whether the policy asks a cost model."""
+        return POLICIES[self.name][0].needs_costs
+
+    def check_costs(self, *, known: bool) -> None:
+        """Refuse a policy that needs a cost model where none is ``known``.
+
+        Raises
+        ------
+        InputError
+            If so.
+        """
+        if self.needs_costs and not known:
+            what = "chooses its batches by a cost model, and there is none for this device"
+            raise InputError(what, where=f"policy {self.name}", expected="--profile, a folder of python -m profiler")
+
     def build(self, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None) -> Policy:
         """Return a fresh policy object.
 
@@ -65,8 +82,9 @@ class PolicyChoice:
         ------
         InputError
             If the settings do not go with the memory, e.g. a budget below ``max_model_len`` for a policy that
-            runs prompts whole.
+            runs prompts whole; or the policy needs ``costs``, and has none.
         """
+        self.check_costs(known=costs is not None)
         try:
             return POLICIES[self.name][0](self.settings, memory, stages=stages, costs=costs)
         except ValueError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Iterable, Sequence as Listing
+from collections.abc import Iterable
+from collections.abc import Sequence as Listing
 from itertools import accumulate
 
 from policies.batch import Batch

@@ -42,14 +42,16 @@ class Policy(Steady, ABC):
         done, in order of priority.
     residents
         Sequences that hold KV, also those in flight.
+    costs
+        How long batches take, for a policy that asks.
     """
 
     name: ClassVar[str]
+    needs_costs: ClassVar[bool] = False
+    """Whether it asks a cost model, which has to be handed in then."""
     settings: Settings
 
-    def __init__(
-        self, settings: Settings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None) -> None:
         if stages < 1:
             raise ValueError(f"stages is {stages}; expected an integer >= 1")
         self.settings = settings

@@ -65,9 +65,9 @@ class Slack(PagedPolicy):
 
     **How much.** A token is due ``tbt_s`` after the one before it. A cost model says how long the batch will take with
     so many prompt tokens, :class:`policies.pace.Pace` by how much it has been too low, and
-    :class:`policies.budget.Budget` finds the tokens that fit. With pipeline parallelism a batch has ``stages`` stages to
-    go, each behind the batch before it: it may take its share of the time on one. Where nothing decodes no token is
-    due; then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time.
+    :class:`policies.budget.Budget` finds the tokens that fit. With pipeline parallelism a batch goes through all stages,
+    each behind the batch before it: on one it may take its share of the time. Where nothing decodes no token is due;
+    then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time.
 
     **Who.** Prompts run in order of the moment until which they can wait: ``ttft_s`` after their arrival, or
     ``patience`` times their own prefill time where that is longer. So short ones pass long ones, but nobody who comes
@@ -79,13 +79,13 @@ class Slack(PagedPolicy):
     """
 
     name = "slack"
+    needs_costs = True
     settings: SlackSettings
 
     def __init__(
         self, settings: SlackSettings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
     ) -> None:
-        if costs is None:
-            raise ValueError("has no cost model to choose its batches by; expected a profile of the device")
+        assert costs is not None, "slack needs a cost model"
         super().__init__(settings, memory, stages=stages, costs=costs)
         self._costs = costs
         self._pace = Pace(costs)
@@ -97,7 +97,8 @@ class Slack(PagedPolicy):
     # --- the order of requests ---
 
     def _enqueue(self, sequence: Sequence) -> None:
-        wait_s = max(self.settings.ttft_s, self.settings.patience * self._prompt_s(-(-max(1, sequence.left) // STEP) * STEP))
+        tokens = -(-max(1, sequence.left) // STEP) * STEP
+        wait_s = max(self.settings.ttft_s, self.settings.patience * self._prompt_s(tokens))
         sequence.rank = round(PER_S * (sequence.arrival_s + wait_s)) * IDS + sequence.request_id
         if sequence.left:
             insort(self.waiting, sequence, key=by_rank)
@@ -126,7 +127,7 @@ class Slack(PagedPolicy):
     def complete(self, batch: Batch, now_s: float, *, stopped: Iterable[Sequence] = ()) -> Completion:
         """Take a batch back whose tokens came out at ``now_s``, and note how long it took."""
         started_s, expected_s = self._expected.pop(batch, (now_s, 0.0))
-        if expected_s > 0:
+        if expected_s > 0 and now_s > started_s:
             self._pace.note((now_s - started_s) / expected_s)
         return super().complete(batch, now_s, stopped=stopped)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
-from policies.costs import Costs
 from policies.cached_prefix import CachedPrefix
+from policies.costs import Costs
 from policies.decode_set import DecodeSet
 from policies.policy import Policy, by_rank
 from policies.prefix_cache import PrefixCachePool
