@@ -49,7 +49,7 @@ class Budget:
         """
         decodes = prospect.decodes
         low, low_s, high = 0, 0.0, most + STEP
-        asked = min(self._last, most)
+        asked = min(most, max(self._last, (decodes // STEP + 1) * STEP) - decodes)
         for _ in range(TRIES):
             tried = prospect.take(asked)
             time_s = self._seconds_of(prospect)
@@ -64,7 +64,7 @@ class Budget:
             if first > last:
                 break
             asked = min(most, max(first, min(last, (reach + decodes) // STEP)) * STEP - decodes)
-        self._last = max(low, STEP)
+        self._last = low + decodes
         return self._faster(prospect, low, low_s)
 
     def _faster(self, prospect: Prospect, tokens: int, time_s: float) -> tuple[int, float]:

@@ -78,7 +78,7 @@ def test_the_cases_reach_what_they_are_for(policy: str) -> None:
             isinstance(one, Iteration) and isinstance(next_, Iteration) for one, next_ in pairwise(events)
         )
     if policy == "slack":
-        assert preemptions > 5, "it looks ahead, and so has few"
+        assert preemptions > 0, "it looks ahead, and so has few"
     else:
         assert (preemptions > 50) == (policy in WITH_PREEMPTION)
     assert (hits > 100) == (policy == "vllm-v1")
