@@ -51,7 +51,9 @@ class Slack(Paged):
         if expected_s > 0 and now_s > started_s:
             self.ratios.append((now_s - started_s) / expected_s)
         started, finished, gaps = super().complete(now_s, stopped)
-        self.ended += [(job.request.prompt_tokens, job.generated) for job in sorted(finished, key=lambda job: job.place)]
+        self.ended += [
+            (job.request.prompt_tokens, job.generated) for job in sorted(finished, key=lambda job: job.place)
+        ]
         return started, finished, gaps
 
     # --- the batch ---
