@@ -18,6 +18,7 @@ from engine.sampling import SamplingParams, choose_tokens, token_logprobs
 from engine.text import TextStream, Tokenizer
 from policies.batch import Batch, Completion
 from policies.catalog import PolicyChoice
+from policies.costs import Costs
 from policies.prefix_cache import PrefixCachePool
 from policies.sequence import Sequence
 from traces.errors import InputError
@@ -69,11 +70,13 @@ class Engine:
         For requests that bring none.
     clock
         By which everything is timed; the time that passes in the world by default.
+    costs
+        For a policy that asks how long batches take (:func:`engine.costs.known_costs`).
 
     Raises
     ------
     InputError
-        If the policy does not go with the runner's memory.
+        If the policy does not go with the runner's memory, or needs ``costs``.
     """
 
     def __init__(
@@ -84,9 +87,10 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         seed: int = 0,
         clock: Clock | None = None,
+        costs: Costs | None = None,
     ) -> None:
         self.runner = runner
-        self.policy = choice.build(runner.memory)
+        self.policy = choice.build(runner.memory, costs=costs)
         self.tokenizer = tokenizer
         self.seed = seed
         self.clock: Clock = WallClock() if clock is None else clock

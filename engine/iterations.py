@@ -12,10 +12,11 @@ import torch
 from engine.engine import Engine
 from engine.runner import Runner
 from engine.sampling import SamplingParams
-from engine.session import EngineSettings, build_engine
+from engine.session import EngineSettings, build_runner
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
+from policies.costs import Costs
 from policies.policy import Policy
 from policies.sequence import Sequence as Served
 from profiler.iteration import ENDS_PROMPT, decode_contexts, kv_blocks
@@ -72,7 +73,7 @@ class DesignedPolicy(Policy):
 class DesignedChoice(PolicyChoice):
     """Chooses :class:`DesignedPolicy`."""
 
-    def build(self, memory: KVMemory, *, stages: int = 1) -> Policy:  # noqa: ARG002
+    def build(self, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None) -> Policy:  # noqa: ARG002
         """Return a fresh policy object."""
         return DesignedPolicy(memory)
 
@@ -147,5 +148,4 @@ def engine_iterations(model: str, shapes: Sequence[OpShape], *, device: str, dty
         threads=torch.get_num_threads(),
     )
     most = max(shape.sequences + shape.decodes for shape in shapes)
-    engine = build_engine(settings, choose("vllm-v1", max_num_seqs=most), longest=None)
-    return EngineIterations(engine.runner)
+    return EngineIterations(build_runner(settings, choose("vllm-v1", max_num_seqs=most), longest=None))

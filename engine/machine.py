@@ -20,6 +20,7 @@ from engine.replay import OnIteration, replay
 from engine.runner import Runner
 from engine.session import EngineSettings
 from policies.catalog import PolicyChoice
+from policies.costs import Costs
 from profiler.deployment import Deployment
 from profiler.grid import Grid, cpu_grid, design, gpu_grid
 from profiler.iteration import OP as ITERATION
@@ -145,6 +146,7 @@ class Machine:
         model: str,
         seed: int,
         usual_s: Mapping[OpShape, float],
+        costs: Costs | None = None,
     ) -> Watched:
         """Serve ``workload`` under a policy, write the run record to ``folder``, and watch the machine.
 
@@ -152,13 +154,15 @@ class Machine:
         ----------
         usual_s
             Seconds of the designed iterations that may run in pauses.
+        costs
+            For a policy that asks how long batches take.
 
         Raises
         ------
         InputError
             If a request can never be served.
         """
-        engine = Engine(self.runner, choice, seed=seed)
+        engine = Engine(self.runner, choice, seed=seed, costs=costs)
         pauses: list[Pause] = []
         start_s, others_s = time.perf_counter(), hardware.others_busy_s()
         replay(engine, choice, workload, folder, model=model, on_iteration=self._pausing(engine, usual_s, pauses))

@@ -52,7 +52,7 @@ Policy = Annotated[
     typer.Option(
         "--policy",
         "-p",
-        help="faster-transformer, orca, vllm, sarathi, sarathi-serve, hybrid-only, chunked-only, vllm-v1; or a "
+        help="faster-transformer, orca, vllm, sarathi, sarathi-serve, hybrid-only, chunked-only, vllm-v1, slack; or a "
         "policy.json.",
         rich_help_panel=SCHEDULER,
     ),
@@ -92,6 +92,15 @@ GpuMemoryUtilization = Annotated[
         "--gpu-memory-utilization",
         help="Share of a GPU's memory for weights and KV cache. Default: 0.9.",
         rich_help_panel=MEMORY,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="What a policy that asks a cost model (slack) is told: a folder that python -m profiler or engine profile "
+        "wrote, or a fit. Default: on a GPU the coefficients that ship.",
+        rich_help_panel=SCHEDULER,
     ),
 ]
 Goodput = Annotated[

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.costs import known_costs
 from engine.engine import Engine
 from engine.machine import Machine, Watched, beside_profiler, drift_of
 from engine.progress import Progress, share_bar
 from engine.replay import check_lengths, deployment_of
 from engine.runner import Runner
-from engine.session import EngineSettings, build_engine
+from engine.session import EngineSettings, build_runner
 from engine.validation import MARKER, MEASURED, POLICY, WRITTEN, Judge, find_judge
 from policies.catalog import PolicyChoice
 from policies.prediction import Prediction
@@ -85,7 +86,7 @@ def validate_policy(
     workload, choices = drawn.workload(), [each.choice for each in prediction.settings]
     own = _engine_settings(settings, deployment, choices, workload, drawn.seed, asked)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
-        runner = build_engine(beside_profiler(own), choices[0], longest=None, others=choices[1:]).runner
+        runner = build_runner(beside_profiler(own), choices[0], longest=None, others=choices[1:])
         trial = PolicyTrial(runner, own, prediction, workload, folder, repeats=asked.repeats)
         shutil.copyfile(asked.policy, folder / POLICY)
         with share_bar() as progress:
@@ -132,8 +133,9 @@ class PolicyTrial:
         self.runner, self.settings, self.prediction = runner, settings, prediction
         self.workload, self.folder, self.repeats = workload, folder, repeats
         choices = [each.choice for each in prediction.settings]
+        self.costs = known_costs(runner, choices, settings.model, prediction.profile)
         for choice in choices:
-            check_lengths(Engine(runner, choice), workload)
+            check_lengths(Engine(runner, choice, costs=self.costs), workload)
         self.deployment = deployment_of(runner, choices, settings.model)
         self._check_device()
         self.machine = Machine(runner, self.deployment, sequences=self.deployment.max_num_seqs)
@@ -157,6 +159,7 @@ class PolicyTrial:
                 model=self.settings.model,
                 seed=self.settings.seed,
                 usual_s=self.usual_s,
+                costs=self.costs,
             )
             self.watched[label].append(watched)
 

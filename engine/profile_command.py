@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.machine import Machine, beside_profiler, check_budget
 from engine.progress import share_bar
 from engine.replay import deployment_of
-from engine.session import EngineSettings, build_engine, policy_choice
+from engine.session import EngineSettings, build_runner, policy_choice
 from traces.command_line import new_console
 
 
@@ -37,7 +37,7 @@ def profile_engine(settings: EngineSettings, asked: ProfileSettings, *, as_json:
 
     choice = policy_choice(settings)
     with profile_folder(asked.output) as write:
-        runner = build_engine(beside_profiler(settings), choice, longest=settings.max_model_len).runner
+        runner = build_runner(beside_profiler(settings), choice, longest=settings.max_model_len)
         placed = deployment_of(runner, [choice], settings.model)
         machine = Machine(runner, placed, sequences=placed.max_num_seqs)
         with share_bar() as progress:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from engine.attention import attention_backend
+from engine.costs import costs_known, known_costs
 from engine.engine import Engine
 from engine.graphs import GraphSizes, OnProgress
 from engine.kv_cache import KVLayout
@@ -50,6 +51,7 @@ class EngineSettings:
     block_size: int = 16
     num_gpu_blocks_override: int | None = None
     gpu_memory_utilization: float | None = None
+    profile: str | None = None
     threads: int = 1
     seed: int = 0
 
@@ -105,18 +107,38 @@ def build_engine(
     choice: PolicyChoice,
     *,
     longest: int | None,
-    others: Collection[PolicyChoice] = (),
     tokenizer: Tokenizer | None = None,
     on_progress: OnProgress | None = None,
 ) -> Engine:
-    """Load the model, size the KV cache, put an engine on top, and capture CUDA graphs unless told otherwise.
+    """Build a runner for a policy (:func:`build_runner`) and put an engine on top, which knows what the policy asks.
+
+    Raises
+    ------
+    InputError
+        If anything asked for is wrong or does not fit.
+    """
+    choice.check_costs(known=costs_known(settings.device, settings.profile))
+    runner = build_runner(settings, choice, longest=longest, on_progress=on_progress)
+    costs = known_costs(runner, [choice], settings.model, settings.profile)
+    return Engine(runner, choice, tokenizer=tokenizer, seed=settings.seed, costs=costs)
+
+
+def build_runner(
+    settings: EngineSettings,
+    choice: PolicyChoice,
+    *,
+    longest: int | None,
+    others: Collection[PolicyChoice] = (),
+    on_progress: OnProgress | None = None,
+) -> Runner:
+    """Load the model, size the KV cache, and capture CUDA graphs unless told otherwise.
 
     Parameters
     ----------
+    choice, others
+        Policies that will run on it: the KV cache is for the residents of the first, batches are as large as all need.
     longest
         Prompt and output tokens of the longest request, for a default ``max_model_len``; None where unknown.
-    others
-        Policies that will run on the same runner too, for the sizes of their batches.
     on_progress
         Called with the number of captured graphs and that of all.
 
@@ -141,10 +163,9 @@ def build_engine(
     memory = KVMemory(blocks=blocks, block_size=settings.block_size, max_model_len=context)
     graphs = None if settings.device == "cpu" or settings.enforce_eager else _graph_sizes([choice, *others])
     runner = Runner(model, layout, memory, backend, graphs=graphs, compiled=settings.torch_compile)
-    engine = Engine(runner, choice, tokenizer=tokenizer, seed=settings.seed)
     if graphs is not None:
         runner.warm_up(on_progress)
-    return engine
+    return runner
 
 
 def _graph_sizes(choices: Iterable[PolicyChoice]) -> GraphSizes:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.machine import beside_profiler, check_budget
 from engine.progress import share_bar
-from engine.session import EngineSettings, build_engine
+from engine.session import EngineSettings, build_runner
 from engine.validation import MARKER, WRITTEN, Plan, Trial, find_judge
 from policies.catalog import PolicyChoice
 from policies.selection import parse_policies
@@ -62,9 +62,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
     workload = _workload(asked, settings.seed)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
         longest = int(workload.total_tokens.max())
-        runner = build_engine(
-            beside_profiler(settings), largest(choices), longest=longest, others=choices.values()
-        ).runner
+        runner = build_runner(beside_profiler(settings), largest(choices), longest=longest, others=choices.values())
         plan = Plan(
             workload=workload,
             choices=choices,

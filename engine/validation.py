@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from engine.costs import known_costs
 from engine.engine import Engine
 from engine.machine import Machine, Pause, drift_of, ratios
 from engine.progress import Progress
@@ -18,6 +19,7 @@ from engine.runner import Runner
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from policies.prediction import Prediction
+from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from profiler.kernels import OpShape
 from profiler.profile import write_profile
@@ -41,10 +43,19 @@ class Judge(Protocol):
     """What simulates, and says how close that comes to what was measured.
 
     Made as ``Judge(deployment=..., memory=..., profile=..., seed=...)``: what runs where, the KV cache that
-    policies fill, the folder of a profile of this machine (None: what ships with the package).
+    policies fill, the folder of a profile of this machine (None: what ships with the package), and the cost model that
+    policies knew when they were measured, if that was another.
     """
 
-    def __init__(self, *, deployment: Deployment, memory: KVMemory, profile: Path | None, seed: int) -> None: ...
+    def __init__(
+        self,
+        *,
+        deployment: Deployment,
+        memory: KVMemory,
+        profile: Path | None,
+        seed: int,
+        told: CostModel | None = None,
+    ) -> None: ...
 
     def saturation(self, workload: Workload, choices: Mapping[str, PolicyChoice]) -> dict[str, float]:
         """Return the requests/s of each policy when all requests are there at once, as simulated."""
@@ -151,8 +162,11 @@ class Trial:
     def __init__(self, runner: Runner, plan: Plan, folder: Path, progress: Progress) -> None:
         self.runner, self.plan, self.folder, self.progress = runner, plan, folder, progress
         self.deployment = deployment_of(runner, plan.choices.values(), plan.model)
+        asked = any(choice.needs_costs for choice in plan.choices.values())
+        guess = load_cost_model(self.deployment) if asked else None
         for choice in plan.choices.values():
-            check_lengths(Engine(runner, choice), plan.workload)
+            check_lengths(Engine(runner, choice, costs=guess), plan.workload)
+        self.costs: CostModel | None = None
         sequences = min(self.deployment.max_num_seqs, len(plan.workload))
         self.machine = Machine(runner, self.deployment, sequences=sequences)
         self.before_s: dict[OpShape, float] = {}
@@ -163,6 +177,7 @@ class Trial:
         """Measure all there is to measure; return the judge and what it found."""
         self._measure_machine()
         judge = self._judge(make)
+        self.costs = known_costs(self.runner, self.plan.choices.values(), self.plan.model, self.folder / PROFILE)
         loads = self._loads(judge.saturation(self.plan.workload, self.plan.choices))
         self._replay(loads)
         self.progress("simulating and comparing", 1.0)
@@ -175,7 +190,9 @@ class Trial:
     def _judge(self, make: type[Judge]) -> Judge:
         memory, profile = self.runner.memory, self.folder / PROFILE
         try:
-            return make(deployment=self.deployment, memory=memory, profile=profile, seed=self.plan.seed)
+            return make(
+                deployment=self.deployment, memory=memory, profile=profile, seed=self.plan.seed, told=self.costs
+            )
         except InputError as error:
             what = f"what was measured in {self.plan.budget_s:g} seconds cannot be fitted"
             raise InputError(what, where="--budget", expected="a minute or more") from error
@@ -205,6 +222,7 @@ class Trial:
             model=self.plan.model,
             seed=self.plan.seed,
             usual_s=self.before_s,
+            costs=self.costs,
         )
         self.samples[case] = watched.pauses
         if watched.others is not None:

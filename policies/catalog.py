@@ -10,6 +10,7 @@ from typing import Any
 
 from policies.blocks import KVMemory
 from policies.chunked_only import ChunkedOnly
+from policies.costs import Costs
 from policies.faster_transformer import FasterTransformer
 from policies.hybrid_only import HybridOnly
 from policies.orca import Orca
@@ -17,6 +18,7 @@ from policies.policy import Policy
 from policies.sarathi import Sarathi, SarathiSettings
 from policies.sarathi_serve import SarathiServe, SarathiServeSettings
 from policies.settings import PagedSettings, Settings
+from policies.slack import Slack, SlackSettings
 from policies.vllm import VLLM, VLLMSettings
 from policies.vllm_v1 import VLLMV1, VLLMV1Settings
 from traces.errors import InputError
@@ -32,6 +34,7 @@ POLICIES: dict[str, tuple[type[Policy], type[Settings]]] = {
     HybridOnly.name: (HybridOnly, PagedSettings),
     ChunkedOnly.name: (ChunkedOnly, SarathiServeSettings),
     VLLMV1.name: (VLLMV1, VLLMV1Settings),
+    Slack.name: (Slack, SlackSettings),
 }
 """Name -> (policy, its settings)."""
 
@@ -55,17 +58,35 @@ class PolicyChoice:
             document["predicted"] = self.predicted
         return document
 
-    def build(self, memory: KVMemory, *, stages: int = 1) -> Policy:
+    @property
+    def needs_costs(self) -> bool:
+        """Whether the policy asks a cost model."""
+        return POLICIES[self.name][0].needs_costs
+
+    def check_costs(self, *, known: bool) -> None:
+        """Refuse a policy that needs a cost model where none is ``known``.
+
+        Raises
+        ------
+        InputError
+            If so.
+        """
+        if self.needs_costs and not known:
+            what = "chooses its batches by a cost model, and there is none for this device"
+            raise InputError(what, where=f"policy {self.name}", expected="--profile, a folder of python -m profiler")
+
+    def build(self, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None) -> Policy:
         """Return a fresh policy object.
 
         Raises
         ------
         InputError
             If the settings do not go with the memory, e.g. a budget below ``max_model_len`` for a policy that
-            runs prompts whole.
+            runs prompts whole; or the policy needs ``costs``, and has none.
         """
+        self.check_costs(known=costs is not None)
         try:
-            return POLICIES[self.name][0](self.settings, memory, stages=stages)
+            return POLICIES[self.name][0](self.settings, memory, stages=stages, costs=costs)
         except ValueError as error:
             raise InputError(str(error), where=f"policy {self.name}") from error
 

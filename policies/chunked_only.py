@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from policies.costs import Costs
 from policies.paged import PagedPolicy
 from policies.sarathi_serve import SarathiServeSettings
 
@@ -18,8 +19,10 @@ class ChunkedOnly(PagedPolicy):
     name = "chunked-only"
     settings: SarathiServeSettings
 
-    def __init__(self, settings: SarathiServeSettings, memory: KVMemory, *, stages: int = 1) -> None:
-        super().__init__(settings, memory, stages=stages)
+    def __init__(
+        self, settings: SarathiServeSettings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
+    ) -> None:
+        super().__init__(settings, memory, stages=stages, costs=costs)
         self._prefill_turn = True
 
     def _fill(self, batch: Batch) -> None:

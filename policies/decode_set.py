@@ -101,6 +101,14 @@ class DecodeSet:
         return self._earliest.top()
 
     @property
+    def oldest_token_s(self) -> float:
+        """When the member that waits for its next token longest got its last one; NaN for an empty set."""
+        if not self._fresh:
+            return self.last_token_s
+        oldest_s = min(self._fresh.values())
+        return oldest_s if len(self._fresh) == self.size else min(oldest_s, self.last_token_s)
+
+    @property
     def ticks_left(self) -> int:
         """Ticks until the first member ends; ValueError for an empty set."""
         ends = self._ends

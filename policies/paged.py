@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.blocks import KVMemory
+from policies.costs import Costs
 from policies.decode_set import DecodeSet
 from policies.policy import by_rank
 from policies.sequence import Sequence
@@ -16,8 +17,10 @@ class PagedPolicy(UpfrontPolicy):
     settings: PagedSettings
     _spared_blocks = 0
 
-    def __init__(self, settings: PagedSettings, memory: KVMemory, *, stages: int = 1) -> None:
-        super().__init__(settings, memory, stages=stages)
+    def __init__(
+        self, settings: PagedSettings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
+    ) -> None:
+        super().__init__(settings, memory, stages=stages, costs=costs)
         self._spared_blocks = int(settings.watermark * memory.blocks)
 
     def _admissible_blocks(self) -> int:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from policies.batch import Batch, Completion
 from policies.blocks import BlockPool, KVMemory
+from policies.costs import Costs
 from policies.decode_set import DecodeSet
 from policies.ready_decodes import ReadyDecodes
 from policies.sequence import Sequence
@@ -41,17 +42,22 @@ class Policy(Steady, ABC):
         done, in order of priority.
     residents
         Sequences that hold KV, also those in flight.
+    costs
+        How long batches take, for a policy that asks.
     """
 
     name: ClassVar[str]
+    needs_costs: ClassVar[bool] = False
+    """Whether it asks a cost model, which has to be handed in then."""
     settings: Settings
 
-    def __init__(self, settings: Settings, memory: KVMemory, *, stages: int = 1) -> None:
+    def __init__(self, settings: Settings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None) -> None:
         if stages < 1:
             raise ValueError(f"stages is {stages}; expected an integer >= 1")
         self.settings = settings
         self.memory = memory
         self.stages = stages
+        self.costs = costs
         self.batch_limit = max(1, settings.max_num_seqs // stages)
         self.pool = self._new_pool()
         self.waiting: deque[Sequence] = deque()
@@ -244,7 +250,7 @@ class Policy(Steady, ABC):
 
     def fresh(self) -> Policy:
         """Return the same policy without any request."""
-        return type(self)(self.settings, self.memory, stages=self.stages)
+        return type(self)(self.settings, self.memory, stages=self.stages, costs=self.costs)
 
     # --- what a rule is written with ---
 

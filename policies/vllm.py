@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
+from policies.costs import Costs
 from policies.paged import PagedPolicy
 from policies.settings import PagedSettings
 
@@ -37,8 +38,10 @@ class VLLM(PagedPolicy):
     name = "vllm"
     settings: VLLMSettings
 
-    def __init__(self, settings: VLLMSettings, memory: KVMemory, *, stages: int = 1) -> None:
-        super().__init__(settings, memory, stages=stages)
+    def __init__(
+        self, settings: VLLMSettings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
+    ) -> None:
+        super().__init__(settings, memory, stages=stages, costs=costs)
         self.max_num_batched_tokens = settings.max_num_batched_tokens or memory.max_model_len
         if self.max_num_batched_tokens < memory.max_model_len:
             raise ValueError(

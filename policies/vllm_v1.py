@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.cached_prefix import CachedPrefix
+from policies.costs import Costs
 from policies.decode_set import DecodeSet
 from policies.policy import Policy, by_rank
 from policies.prefix_cache import PrefixCachePool
@@ -73,8 +74,10 @@ class VLLMV1(Policy):
     settings: VLLMV1Settings
     pool: PrefixCachePool
 
-    def __init__(self, settings: VLLMV1Settings, memory: KVMemory, *, stages: int = 1) -> None:
-        super().__init__(settings, memory, stages=stages)
+    def __init__(
+        self, settings: VLLMV1Settings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None
+    ) -> None:
+        super().__init__(settings, memory, stages=stages, costs=costs)
         self._admissions = 0
         self._ahead = settings.async_scheduling and stages == 1
         self._idle = True

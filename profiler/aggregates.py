@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policies.costs import BatchLike as BatchLike
 from profiler.tile import Floats
 
 Columns = Mapping[str, npt.NDArray[Any]]
 """Batches as columns of their aggregates, each [batches]: see :func:`columns_of`."""
-
-
-class BatchLike(Protocol):
-    """What a cost model reads of a batch (see :class:`policies.batch.Batch`)."""
-
-    @property
-    def chunks(self) -> Sequence[Any]:
-        """The prefill slices, each with ``tokens`` new prompt tokens after ``past`` whose KV is there."""
-
-    @property
-    def prefill_tokens(self) -> int:
-        """Tokens of the chunks."""
-
-    @property
-    def decodes(self) -> int:
-        """Sequences that decode one token."""
-
-    @property
-    def outputs(self) -> int:
-        """Tokens sampled."""
-
-    @property
-    def decode_context_sum(self) -> int:
-        """KV tokens that the decodes attend to, their own included."""
-
-    @property
-    def decode_context_max(self) -> int:
-        """The longest of those contexts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, parse_choice
+from policies.policy import Policy
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
 from simulator.failures import FailureSettings
@@ -26,6 +27,8 @@ class Group:
         As :class:`simulator.cluster_settings.GroupSettings` has them.
     policy_settings
         What the policies here have of their own.
+    told
+        The cost model that policies are told of; None: the one by which time passes.
     """
 
     deployment: Deployment
@@ -35,10 +38,21 @@ class Group:
     role: str = "both"
     weight: float | None = None
     policy_settings: Mapping[str, int] = field(default_factory=dict)
+    told: CostModel | None = None
 
     def choice(self, choice: PolicyChoice) -> PolicyChoice:
         """Return the policy as it runs here (see :func:`settled`)."""
         return settled(choice, self.policy_settings)
+
+    def policy(self, choice: PolicyChoice) -> Policy:
+        """Return a fresh policy for one replica.
+
+        Raises
+        ------
+        InputError
+            If its settings do not go with the memory.
+        """
+        return self.choice(choice).build(self.memory, stages=self.stages, costs=self.told or self.cost_model)
 
     @property
     def stages(self) -> int:
@@ -77,9 +91,11 @@ class Cluster:
     failures: FailureSettings = field(default_factory=FailureSettings)
 
     @staticmethod
-    def single(deployment: Deployment, cost_model: CostModel, memory: KVMemory) -> Cluster:
+    def single(
+        deployment: Deployment, cost_model: CostModel, memory: KVMemory, *, told: CostModel | None = None
+    ) -> Cluster:
         """Return a cluster of one replica."""
-        return Cluster(groups=(Group(deployment=deployment, cost_model=cost_model, memory=memory),))
+        return Cluster(groups=(Group(deployment=deployment, cost_model=cost_model, memory=memory, told=told),))
 
     @property
     def replicas(self) -> int:
@@ -87,8 +103,14 @@ class Cluster:
         return sum(group.count for group in self.groups)
 
     def drawn(self, draw: int) -> Cluster:
-        """Return the same with the cost model of every group as :meth:`profiler.cost_model.CostModel.drawn` has it."""
-        groups = tuple(replace(group, cost_model=group.cost_model.drawn(draw)) for group in self.groups)
+        """Return the same with the cost model of every group as :meth:`profiler.cost_model.CostModel.drawn` has it.
+
+        Policies are not told.
+        """
+        groups = tuple(
+            replace(group, cost_model=group.cost_model.drawn(draw), told=group.told or group.cost_model)
+            for group in self.groups
+        )
         return replace(self, groups=groups)
 
     @property

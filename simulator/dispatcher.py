@@ -96,11 +96,10 @@ class Dispatcher:
     def _add_hosts(
         self, group: Group, choice: PolicyChoice, weight: float, ahead_s: Callable[[], float] | None
     ) -> None:
-        settled = group.choice(choice)
         on_iteration = self._on_iteration if self._alone else self._complete
         for _ in range(group.count):
             number = len(self.hosts)
-            policy = settled.build(group.memory, stages=group.stages)
+            policy = group.policy(choice)
             replica = Replica(self.clock, policy, group.cost_model, on_iteration, index=number, ahead_s=ahead_s)
             self.hosts.append(Host(replica, group, weight))
 

@@ -103,11 +103,11 @@ def _build_group(
     if workload.hash_ids is not None:
         workload.hash_ids.of_blocks(0, int(workload.prompt_tokens[0]), placed.block_size)
     memory = KVMemory(blocks=placed.kv_blocks, block_size=placed.block_size, max_model_len=limit)
+    cost_model = _cost_model(placed, profile=profile if settings.profile is None else Path(settings.profile))
     request = int(np.argmax(workload.total_tokens))
     for choice in choices:
-        policy = choice.build(memory, stages=placed.pipeline_parallel_size)
+        policy = choice.build(memory, stages=placed.pipeline_parallel_size, costs=cost_model)
         policy.check(int(workload.prompt_tokens[request]), int(workload.output_tokens[request]))
-    cost_model = _cost_model(placed, profile=profile if settings.profile is None else Path(settings.profile))
     if strict:
         check_measured(cost_model)
     return Group(

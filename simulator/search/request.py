@@ -26,7 +26,7 @@ from simulator.search.search import Task
 from simulator.search.space import PolicyAxes, Selection, Space, select
 from simulator.search.space_file import PRICES, read_space
 from simulator.search.usual import DEVICES, INTEGERS
-from simulator.trials.demand import ArrivalKind, Demand
+from traces.demand import ArrivalKind, Demand
 from traces.errors import InputError
 from traces.goodput import parse_goodput
 

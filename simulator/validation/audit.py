@@ -73,14 +73,21 @@ class AuditColumns:
 
 
 def audit(
-    iterations: IterationColumns, workload: Workload, choice: PolicyChoice, memory: KVMemory, cost_model: CostModel
+    iterations: IterationColumns,
+    workload: Workload,
+    choice: PolicyChoice,
+    memory: KVMemory,
+    cost_model: CostModel,
+    *,
+    told: CostModel | None = None,
 ) -> AuditColumns:
     """Simulate ``workload`` again with the measured times of ``iterations``, and ask the cost model about each batch.
 
     Where the simulator makes another batch than the engine did, the rows from there on are compared all the same:
-    each says for itself whether it is the same.
+    each says for itself whether it is the same. ``told`` is the cost model that the engine's policy knew, if another.
     """
-    batches = follow(choice.build(memory), Arrivals(workload, memory.block_size), iterations)
+    policy = choice.build(memory, costs=told or cost_model)
+    batches = follow(policy, Arrivals(workload, memory.block_size), iterations)
     return _columns(iterations, batches, cost_model)
 
 

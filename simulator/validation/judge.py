@@ -53,6 +53,8 @@ class Judge:
         Of the simulations.
     cost_model
         Instead of the one that is fitted to ``profile``.
+    told
+        The cost model that the engine's policies knew, where it was another than is simulated with.
 
     Raises
     ------
@@ -68,11 +70,13 @@ class Judge:
         profile: Path | None,
         seed: int,
         cost_model: CostModel | None = None,
+        told: CostModel | None = None,
     ) -> None:
         if deployment.pipeline_parallel_size != 1:
             raise ValueError(f"{deployment.pipeline_parallel_size} pipeline stages; expected 1")
         self._deployment, self._memory, self._seed = deployment, memory, seed
         self._cost_model = load_cost_model(deployment, profile=profile) if cost_model is None else cost_model
+        self._told = told or self._cost_model
 
     def saturation(self, workload: Workload, choices: Mapping[str, PolicyChoice]) -> dict[str, float]:
         """Return the requests/s that each policy finishes when all requests of ``workload`` are there at once.
@@ -92,9 +96,8 @@ class Judge:
             ended_s = flight.ends_s[-1]
 
         clock, arrivals = Clock(), Arrivals(workload, self._memory.block_size)
-        replica = Replica(
-            clock, choice.build(self._memory), self._cost_model, note, ahead_s=lambda: arrivals.ahead_s(1)
-        )
+        policy = choice.build(self._memory, costs=self._told)
+        replica = Replica(clock, policy, self._cost_model, note, ahead_s=lambda: arrivals.ahead_s(1))
         feed(clock, arrivals, replica.submit)
         clock.run()
         return ended_s
@@ -253,11 +256,11 @@ class Judge:
     ) -> Trial:
         scenario = Scenario(
             workload=workload,
-            cluster=Cluster.single(self._deployment, cost_model, self._memory),
+            cluster=Cluster.single(self._deployment, cost_model, self._memory, told=self._told),
             seed=self._seed,
         )
         simulate(scenario, choice, folder / SIMULATED / load / label)
-        columns = audit(run.iterations, workload, choice, self._memory, cost_model)
+        columns = audit(run.iterations, workload, choice, self._memory, cost_model, told=self._told)
         write_audit(folder / AUDIT / load / f"{label}.parquet", columns)
         simulated = read_run(folder / SIMULATED / load / label)
         return Trial(load=load, policy=label, measured=run, simulated=simulated, audit=columns)

@@ -109,7 +109,7 @@ class PolicyJudge:
         )
 
     def _metrics(self, choice: PolicyChoice, cost_model: CostModel) -> Mapping[str, float]:
-        cluster = Cluster.single(self.deployment, cost_model, self.memory)
+        cluster = Cluster.single(self.deployment, cost_model, self.memory, told=self.cost_model)
         scenario = Scenario(workload=self.workload, cluster=cluster, seed=self.seed)
         return Outcome.of(simulate_in_memory(scenario, choice), self.goodput).metrics
 

@@ -136,7 +136,9 @@ def test_the_same_case_gives_the_same_schedule(policy: str) -> None:
 
 
 def test_a_policy_that_has_served_one_case_serves_the_next_alike(policy: str) -> None:
-    """Nothing of the past is left but the prefix cache, which is off here."""
+    """Nothing of the past is left but the prefix cache, which is off here, and what Slack has learned."""
+    if policy == "slack":
+        pytest.skip("learns from what it has served")
     for seed in SEEDS:
         case = random_case(policy, seed)
         if policy == "vllm-v1":

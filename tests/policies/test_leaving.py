@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from oracle.cases import random_case
+from oracle.costs import COSTS
 from oracle.job import Request
 from oracle.loop import Event, play
 from oracle.records import Cancelled, Case, Iteration, Tokens
@@ -19,7 +20,7 @@ every_policy = pytest.mark.parametrize("policy", POLICIES)
 def system_of(policy: str, *, stages: int = 1, requests: int = 3, output_tokens: int = 5) -> PolicySystem:
     """Some requests of 4 prompt tokens, in a memory with room for all."""
     memory = KVMemory(blocks=40, block_size=4, max_model_len=16)
-    system = PolicySystem(choose(policy, max_num_seqs=8).build(memory, stages=stages))
+    system = PolicySystem(choose(policy, max_num_seqs=8).build(memory, stages=stages, costs=COSTS))
     for number in range(requests):
         system.add(Request(number, 0.0, 4, output_tokens))
     return system
@@ -168,7 +169,7 @@ def test_a_sequence_that_is_cancelled_and_stops_in_the_same_batch_leaves_once(po
 @every_policy
 def test_stopping_makes_room_for_the_next(policy: str) -> None:
     memory = KVMemory(blocks=4, block_size=4, max_model_len=16)
-    system = PolicySystem(choose(policy, max_num_seqs=1).build(memory))
+    system = PolicySystem(choose(policy, max_num_seqs=1).build(memory, costs=COSTS))
     for number in range(2):
         system.add(Request(number, 0.0, 4, 5))
     system.schedule(0.0)

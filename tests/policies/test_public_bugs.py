@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from oracle.cases import PAGED, RESERVING
+from oracle.costs import COSTS
 from oracle.job import Request
 from oracle.loop import play, watch
 from oracle.records import Case, Iteration
@@ -87,7 +88,7 @@ def test_what_a_victim_has_produced_is_run_again_as_prompt_and_no_more(policy: s
 
 def build(policy: str, *, blocks: int = 10, **settings: Any) -> Policy:
     memory = KVMemory(blocks=blocks, block_size=2, max_model_len=20)
-    return choose(policy, **settings).build(memory)
+    return choose(policy, **settings).build(memory, costs=COSTS)
 
 
 def sequence(number: int, prompt_tokens: int, output_tokens: int) -> Sequence:

@@ -77,7 +77,10 @@ def test_the_cases_reach_what_they_are_for(policy: str) -> None:
         together_in_flight += sum(
             isinstance(one, Iteration) and isinstance(next_, Iteration) for one, next_ in pairwise(events)
         )
-    assert (preemptions > 50) == (policy in WITH_PREEMPTION)
+    if policy == "slack":
+        assert preemptions > 0, "it looks ahead, and so has few"
+    else:
+        assert (preemptions > 50) == (policy in WITH_PREEMPTION)
     assert (hits > 100) == (policy == "vllm-v1")
     assert decodes_left_out > 50
     assert together_in_flight > 50

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle.costs import COSTS
 
 from policies import POLICIES, KVMemory, PolicyChoice, choose, read_policy
 from traces.errors import InputError
@@ -28,6 +29,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "enable_prefix_caching": True,
         "scheduler_reserve_full_isl": True,
         "async_scheduling": False,
+    },
+    "slack": {
+        "max_num_seqs": 128,
+        "watermark": 0.01,
+        "max_num_batched_tokens": 8192,
+        "tbt_s": 0.1,
+        "ttft_s": 2.0,
+        "patience": 20.0,
     },
 }
 
@@ -73,9 +82,9 @@ def test_what_is_written_is_read_back(policy: str, tmp_path: Path) -> None:
 @every_policy
 def test_the_policy_that_is_built_is_the_one_that_was_chosen(policy: str) -> None:
     choice = choose(policy, max_num_seqs=6)
-    built = choice.build(KVMemory(blocks=400), stages=3)
+    built = choice.build(KVMemory(blocks=400), stages=3, costs=COSTS)
     assert (built.name, built.settings, built.stages) == (policy, choice.settings, 3)
-    assert built is not choice.build(KVMemory(blocks=400), stages=3)
+    assert built is not choice.build(KVMemory(blocks=400), stages=3, costs=COSTS)
 
 
 def test_settings_stay_as_they_are() -> None:
@@ -88,7 +97,7 @@ def test_an_unknown_policy() -> None:
         choose("sarathi-serv")
     assert message(error) == (
         "--policies: unknown policy 'sarathi-serv'; expected one of faster-transformer, orca, vllm, sarathi, "
-        "sarathi-serve, hybrid-only, chunked-only, vllm-v1"
+        "sarathi-serve, hybrid-only, chunked-only, vllm-v1, slack"
     )
 
 

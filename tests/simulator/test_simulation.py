@@ -60,7 +60,7 @@ def test_one_stage_runs_as_the_plain_loop(
     iterations = simulated(scenario, name, tmp_path).iterations
     columns = ("start_s", "end_s", "prefill_tokens", "decodes", "decode_context_sum")
     rows = list(zip(*(getattr(iterations, column).tolist() for column in columns), strict=True))
-    expected = plain_loop(scenario, choose(name, **SMALL.get(name, {})).build(scenario.cluster.groups[0].memory))
+    expected = plain_loop(scenario, scenario.cluster.groups[0].policy(choose(name, **SMALL.get(name, {}))))
     assert [row[2:] for row in rows] == [row[2:] for row in expected]
     np.testing.assert_allclose([row[:2] for row in rows], [row[:2] for row in expected], rtol=1e-12)
 

@@ -6,6 +6,7 @@ Nothing here is shared with ``policies``, but for the settings' values. The test
 from oracle.paged import VLLM, ChunkedOnly, HybridOnly, SarathiServe
 from oracle.reserving import FasterTransformer, Orca, Sarathi
 from oracle.scheduler import Oracle
+from oracle.slack import Slack
 from oracle.v1 import VLLMV1
 
 ORACLES: dict[str, type[Oracle]] = {
@@ -17,4 +18,5 @@ ORACLES: dict[str, type[Oracle]] = {
     "hybrid-only": HybridOnly,
     "chunked-only": ChunkedOnly,
     "vllm-v1": VLLMV1,
+    "slack": Slack,
 }

@@ -12,7 +12,7 @@ from oracle.job import Request
 from oracle.records import Case
 
 RESERVING = ("faster-transformer", "orca", "sarathi")
-PAGED = ("vllm", "sarathi-serve", "hybrid-only", "chunked-only")
+PAGED = ("vllm", "sarathi-serve", "hybrid-only", "chunked-only", "slack")
 WITH_PREEMPTION = (*PAGED, "vllm-v1")
 
 Pick = Callable[[int, int], int]
@@ -32,14 +32,15 @@ def random_case(policy: str, seed: int, *, requests: int = 25, **fixed: Any) -> 
 
 def make_case(policy: str, pick: Pick, *, requests: int, **fixed: Any) -> Case:
     block_size = pick(1, 16) if pick(0, 1) else 1 << pick(0, 4)
-    served = make_requests(pick, block_size, pick(1, requests))
-    longest = max(request.prompt_tokens + request.output_tokens for request in served)
-    max_model_len = longest + pick(0, 8)
+    longest = (4, 12, 40) if policy != "slack" else (4, 40, 250)
+    served = make_requests(pick, block_size, pick(1, requests), longest)
+    most = max(request.prompt_tokens + request.output_tokens for request in served)
+    max_model_len = most + pick(0, 8)
     settings = make_settings(policy, pick, max_model_len)
     values: dict[str, Any] = {
         "policy": policy,
         "settings": settings,
-        "blocks": make_memory(policy, pick, settings, block_size, longest, max_model_len),
+        "blocks": make_memory(policy, pick, settings, block_size, most, max_model_len),
         "block_size": block_size,
         "max_model_len": max_model_len,
         "stages": pick(1, 4),
@@ -50,12 +51,12 @@ def make_case(policy: str, pick: Pick, *, requests: int, **fixed: Any) -> Case:
     return Case(**(values | fixed))
 
 
-def make_requests(pick: Pick, block_size: int, count: int) -> tuple[Request, ...]:
+def make_requests(pick: Pick, block_size: int, count: int, longest: tuple[int, int, int]) -> tuple[Request, ...]:
     """Bursts of arrivals; prompts of three families, of which each shares some first blocks."""
     made, arrival_s = [], 0.0
     for number in range(count):
         arrival_s += (0.0, 0.0, 0.5, 4.0)[pick(0, 3)]
-        prompt_tokens = pick(1, (4, 12, 40)[pick(0, 2)])
+        prompt_tokens = pick(1, longest[pick(0, 2)])
         made.append(
             Request(
                 request_id=number,
@@ -84,6 +85,11 @@ def make_settings(policy: str, pick: Pick, max_model_len: int) -> dict[str, Any]
         settings["watermark"] = (0.0, 0.01, 0.1, 0.4)[pick(0, 3)]
     if policy in ("sarathi-serve", "chunked-only"):
         settings["max_num_batched_tokens"] = pick(1, 40)
+    elif policy == "slack":
+        settings["max_num_batched_tokens"] = pick(1, (40, 200)[pick(0, 1)])
+        settings["tbt_s"] = (0.25, 1.0, 5.0, 20.0)[pick(0, 3)]
+        settings["ttft_s"] = (0.5, 4.0, 40.0)[pick(0, 2)]
+        settings["patience"] = (0.0, 1.0, 10.0)[pick(0, 2)]
     elif policy == "vllm":
         settings["max_num_batched_tokens"] = max_model_len + pick(0, 40) if pick(0, 1) else None
     elif policy == "sarathi":

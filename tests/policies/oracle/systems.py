@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from oracle import ORACLES
+from oracle.costs import COSTS
 from oracle.job import Request
 from oracle.records import Cancelled, Case, Iteration, Outcome, Tokens
 from policies import Batch, Policy, Sequence
@@ -68,7 +69,7 @@ class PolicySystem(System):
 
     @classmethod
     def of(cls, case: Case) -> PolicySystem:
-        return cls(case.choice.build(case.memory, stages=case.stages))
+        return cls(case.choice.build(case.memory, stages=case.stages, costs=COSTS))
 
     @property
     def has_work(self) -> bool:

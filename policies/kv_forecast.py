@@ -1,0 +1,102 @@
+"""How much KV the residents will hold, as far as outputs that have ended let expect."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Sequence as Listing
+from itertools import accumulate
+
+from policies.batch import Batch
+from policies.blocks import KVMemory
+from policies.sequence import Sequence
+
+MOST = 256
+"""The latest outputs that count."""
+
+
+class KVForecast:
+    """Learns the lengths of requests that have ended, and says whether more residents fit until they end, too.
+
+    A scheduler does not know when an output ends. One of ``n`` tokens so far is expected to become as long as those
+    became, on average, that were longer than ``n``.
+    """
+
+    def __init__(self, memory: KVMemory) -> None:
+        self._memory = memory
+        self._recent: deque[tuple[int, int]] = deque()
+        self._outputs: list[int] = []
+        self._sums: list[int] = [0]
+        self._prompts = 0
+
+    def note(self, sequence: Sequence) -> None:
+        """Take note of a request that has ended."""
+        self._recent.append((sequence.prompt_tokens, sequence.generated))
+        self._prompts += sequence.prompt_tokens
+        insort(self._outputs, sequence.generated)
+        if len(self._recent) > MOST:
+            prompt, output = self._recent.popleft()
+            self._prompts -= prompt
+            del self._outputs[bisect_left(self._outputs, output)]
+        self._sums = list(accumulate(self._outputs, initial=0))
+
+    @property
+    def prompt_tokens_per_decode(self) -> float:
+        """Prompt tokens for each decoded one of the requests that have ended; infinite where none has."""
+        decoded = self._sums[-1] - len(self._outputs)
+        return self._prompts / decoded if decoded > 0 else float("inf")
+
+    def rest(self, generated: int) -> int:
+        """Return how many more tokens an output of ``generated`` tokens is expected to get."""
+        ended = self._outputs
+        first = bisect_right(ended, generated)
+        if first == len(ended):
+            return 0 if not ended else 1
+        return (self._sums[-1] - self._sums[first]) // (len(ended) - first) - generated
+
+    def fits(
+        self, free: int, residents: int, batch: Batch, prefilling: Iterable[Sequence], newcomers: Listing[Sequence]
+    ) -> bool:
+        """Whether ``free`` blocks are enough for what residents and newcomers grow by.
+
+        Parameters
+        ----------
+        free
+            Blocks that are left when the newcomers have those of their prompts.
+        residents
+            How many there are. Those in other batches of a pipeline are taken to be like those in ``batch`` and in
+            ``prefilling``.
+        """
+        blocks_for, most = self._memory.blocks_for, residents + len(newcomers)
+        if free >= most * (blocks_for(self.rest(0)) + 1):
+            return True
+        seen = [(each.target, self.rest(each.generated)) for each in [*prefilling, *newcomers]]
+        if batch.group is not None:
+            clock = batch.group.clock
+            for each in batch.group:
+                ticks = clock - each.joined
+                seen.append((each.computed + ticks, self.rest(each.generated + ticks)))
+        growth = peak_tokens(seen) - sum([tokens for tokens, _ in seen])
+        return free >= most + blocks_for(growth * most // len(seen))
+
+
+def peak_tokens(residents: Iterable[tuple[int, int]]) -> int:
+    """Return the most KV tokens that residents will hold at once, if nobody is added.
+
+    Parameters
+    ----------
+    residents
+        Of each: the tokens it holds, and those that it will get before it ends and gives all of them back.
+
+    Notes
+    -----
+    The most is held when one of them ends: those that end no earlier have then grown by as much as it has (R. Gong et
+    al., "Past-Future Scheduler for LLM Serving under SLA Guarantees", ASPLOS 2025).
+    """
+    most = held = count = 0
+    for tokens, rest in sorted(residents, key=lambda each: -each[1]):
+        held += tokens
+        count += 1
+        most = max(most, held + count * rest)
+    return most
