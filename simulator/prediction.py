@@ -8,10 +8,10 @@ from math import floor, isfinite, nan
 
 from policies.prediction import Estimate
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import FIGURES, LATENCIES, Outcome
 from simulator.trials.plan import Plan
 from simulator.trials.trial import Trial
+from traces.demand import Demand
 from traces.goodput import GoodputRule
 
 PREDICTED = (

@@ -11,8 +11,8 @@ from simulator.capacity.sample import Sample
 from simulator.capacity.seed_capacity import SeedCapacity, SeedSearch, find_seed_capacity
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.plan import Plan, side_by_side
+from traces.demand import Demand
 from traces.errors import InputError
 
 COVERAGE = 0.9

@@ -12,7 +12,7 @@ from simulator.capacity.saturation import drift
 from simulator.capacity.seed_capacity import SeedCapacity
 from simulator.capacity.slo import Slo
 from simulator.capacity.verdict import verdict
-from simulator.trials.demand import Demand
+from traces.demand import Demand
 
 
 def document(capacities: Mapping[str, Capacity], slo: Slo, demand: Demand, command: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from simulator.capacity.saturation import SATURATION
 from simulator.capacity.service import Service, Trials, find_service, outcome_of
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.plan import Plan
+from traces.demand import Demand
 
 FIRST_SHARE = 0.8
 """Of the rate at which requests are served when all arrive at once: where a search begins."""

@@ -13,10 +13,10 @@ from simulator.capacity.saturation import (
     service_limit_per_s,
 )
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Answer, Plan
 from simulator.trials.trial import Trial
+from traces.demand import Demand
 from traces.errors import InputError
 from traces.goodput import GoodputRule
 from traces.presets import preset_names

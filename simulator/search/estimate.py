@@ -11,8 +11,8 @@ from simulator.capacity.capacity import Capacity, find_capacity
 from simulator.capacity.slo import Slo
 from simulator.search.rung import Rung
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.plan import Plan
+from traces.demand import Demand
 from traces.errors import InputError
 
 SHOWN = (

@@ -12,7 +12,7 @@ from simulator.search.objective import Objective
 from simulator.search.rung import Rung
 from simulator.trials.candidate import Candidate
 from simulator.trials.crew import Rounds
-from simulator.trials.demand import Demand
+from traces.demand import Demand
 from traces.errors import InputError
 
 PODIUM = 3

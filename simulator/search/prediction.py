@@ -12,10 +12,10 @@ from simulator.capacity.slo import Slo
 from simulator.search.estimate import Estimate
 from simulator.search.interval import Interval, of_draws, widened
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Plan, side_by_side
 from simulator.trials.trial import Trial
+from traces.demand import Demand
 from traces.errors import InputError
 
 Result = TypeVar("Result")

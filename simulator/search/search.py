@@ -14,7 +14,7 @@ from simulator.search.prediction import SHARE, Prediction, predict
 from simulator.search.rung import Rung
 from simulator.trials.candidate import Candidate
 from simulator.trials.crew import Rounds
-from simulator.trials.demand import Demand
+from traces.demand import Demand
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from simulator.simulation import simulate_in_memory
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import Outcome
+from traces.demand import Demand
 from traces.goodput import GoodputRule
 
 

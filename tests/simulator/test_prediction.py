@@ -10,10 +10,10 @@ import pytest
 from policies.catalog import choose
 from simulator.prediction import PREDICTED, estimates, predict
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Answer, carry_out
 from simulator.trials.trial import Trial
+from traces.demand import Demand
 from traces.errors import InputError
 from traces.goodput import parse_goodput
 

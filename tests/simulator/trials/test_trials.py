@@ -10,11 +10,11 @@ from policies.catalog import choose
 from simulator.session import Request, prepare
 from simulator.simulation import simulate
 from simulator.trials.candidate import Candidate
-from simulator.trials.demand import Demand
 from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Plan, carry_out, run_here, side_by_side
 from simulator.trials.trial import Trial
 from simulator.trials.workers import processes
+from traces.demand import Demand
 from traces.errors import InputError
 from traces.run_record import read_run
 

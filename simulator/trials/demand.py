@@ -1,5 +1,0 @@
-"""What users ask for: :mod:`traces.demand`, which the engine draws from too."""
-
-from traces.demand import Demand
-
-__all__ = ["Demand"]
