@@ -61,8 +61,3 @@ def test_a_real_prediction_holds_its_values_and_is_made_again_to_the_last_digit(
     assert set(found) == set(PREDICTED)
     assert all(each["low"] <= each["value"] <= each["high"] for each in found.values())
     assert found["TPOT P50"]["low"] < found["TPOT P50"]["high"]
-
-
-def test_targets_are_spelled_as_they_are_read() -> None:
-    rule = parse_goodput("ttft:500 tpot:33.3 e2el:1e4")
-    assert parse_goodput(rule.words) == rule
