@@ -63,7 +63,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
         longest = int(workload.total_tokens.max())
         runner = build_engine(
-            beside_profiler(settings), largest(choices), longest=longest, others=choices.values()
+            beside_profiler(settings), _largest(choices), longest=longest, others=choices.values()
         ).runner
         plan = Plan(
             workload=workload,
@@ -125,6 +125,6 @@ def _workload(asked: ValidationSettings, seed: int) -> Workload:
     return workload.shortened(asked.length_scale)
 
 
-def largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
+def _largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
     """Return the policy with the most residents: its KV cache is large enough for all."""
     return max(choices.values(), key=lambda choice: choice.settings.max_num_seqs)
