@@ -15,6 +15,8 @@ BEYOND = 0.45
 """A point is put this many tolerances beyond the expected crossing, to have it between two points."""
 FIRST_STEP = (0.15, 1.0)
 """Least and most, in logs of the rate, of a step towards the crossing while its slope is not known."""
+NEAR = 4
+"""Most tolerances of such a step where the slope is known from another seed: its crossing is not far."""
 MOST_GROWTH = 1.5
 """How much longer a step may be than the one before."""
 FLATTEST = 0.05
@@ -161,7 +163,7 @@ class Bracket:
         if len(self.points) > 1:
             return self._further(abs(end.margin))
         if self.slope is not None:
-            return abs(_cut(end.margin)) / self.slope + BEYOND * self.tolerance
+            return min(NEAR * self.tolerance, abs(_cut(end.margin)) / self.slope + BEYOND * self.tolerance)
         if self.low and self.probable > end.x:
             return self.probable + BEYOND * self.tolerance - end.x
         least, most = FIRST_STEP

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp, inf, log
 
-from simulator.capacity.bracket import USUAL_SLOPE, Bracket, log_tolerance
+from simulator.capacity.bracket import MOST_SLOPE, USUAL_SLOPE, Bracket, log_tolerance
 from simulator.capacity.sample import Sample
 from simulator.capacity.saturation import SATURATION
 from simulator.capacity.service import Budget, Service, Trials, find_service, outcome_of
@@ -154,9 +154,10 @@ def find_seed_capacity(
 
 
 def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) -> Bracket:
-    guess = search.guess_per_s or FIRST_SHARE * service.served_per_s
+    guess, slope = search.guess_per_s or FIRST_SHARE * service.served_per_s, None
     if like is not None and like.rate_per_s > 0:
         guess = like.rate_per_s * service.served_per_s / like.service.served_per_s
+        slope = MOST_SLOPE if like.bound_by == SATURATION else like.slope
     return Bracket(
         guess=log(guess),
         tolerance=log_tolerance(search.tolerance),
@@ -164,7 +165,7 @@ def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) ->
         top=log(MOST_SHARE * service.served_per_s),
         ceiling=log(service.limit_per_s) if service.limit_per_s else inf,
         probable=log(service.served_per_s),
-        slope=None if like is None else like.slope,
+        slope=slope,
     )
 
 

@@ -3,7 +3,7 @@
 from math import exp, inf, log
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.capacity.bracket import Bracket, log_tolerance
@@ -41,6 +41,7 @@ def test_a_cliff_is_found(crossing, below, above):
     assert len(bracket.points) <= 3 * 10 + 2
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(-2, 2), min_size=40, max_size=40))
 def test_whatever_the_margin_does_what_holds_is_below_what_fails(values):
     left = iter(values)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policies.catalog import choose
 from simulator.capacity.capacity import find_capacity
 from simulator.capacity.document import as_dict
+from simulator.capacity.session import Request
+from simulator.capacity.session import capacity as find
 from simulator.capacity.slo import parse_slo
 from simulator.capacity.verdict import verdict, verdicts
 from simulator.trials.candidate import Candidate
 from simulator.trials.demand import Demand
 from simulator.trials.plan import carry_out
 from tests.simulator.capacity.made_up import CANDIDATE, CHAT, MadeUp
+from traces.errors import InputError
 
 SLO = parse_slo("tbt:100")
 BASE = ["-w", "chat", "--num-prompts", "60", "-m", "mistral-7b", "--max-num-seqs", "8"]
@@ -58,24 +63,39 @@ def test_it_prints_a_table_and_writes_what_it_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("asked", "complaint"),
     [
-        (["--slo", "tbt:1", "-p", "vllm,orca"], "at any rate: vllm has at best P99 TBT"),
-        (["--slo", "tbt:9999", "--no-stability", "--num-prompts", "5"], "--num-prompts: P99 TBT ≤ 9999 ms and"),
-        ([], "--slo: no term; expected terms in milliseconds"),
-        (["--slo", "tbt"], "--slo: cannot read the term 'tbt'"),
-        (["--goodput", "ttft:500", "--goodput-share", "2"], "--goodput-share: a share of 2"),
-        (["--goodput", "tft:500"], "--goodput: cannot read the target 'tft:500'"),
-        (["--slo", "tbt:60", "--most-trials", "7"], "--most-trials: 7 trials for 3 seeds; expected at least 11"),
-        (["--slo", "tbt:60", "--tolerance", "0"], "--tolerance: a tolerance of 0"),
-        (["--slo", "tbt:60", "--guess", "-1"], "request rate -1"),
-        (["--slo", "tbt:60", "--arrivals", "all"], "--arrivals: arrivals are 'all'"),
-        (["--slo", "tbt:60", "-m", "llama-3.1-70b"], "GiB"),
-        (["--slo", "tbt:60", "--max-model-len", "500"], "at most --max-model-len 500"),
-        (["--slo", "tbt:60", "--seed", "-1"], "seed"),
+        ({"slo": None}, "--slo: no term; expected terms in milliseconds"),
+        ({"slo": ["tbt"]}, "--slo: cannot read the term 'tbt'"),
+        ({"slo": None, "goodput": ["ttft:500"], "goodput_share": 2.0}, "--goodput-share: a share of 2"),
+        ({"goodput": ["tft:500"]}, "--goodput: cannot read the target 'tft:500'"),
+        ({"most_trials": 7}, "--most-trials: 7 trials for 3 seeds; expected at least 11"),
+        ({"seeds": 0}, "--seeds: 0 seeds"),
+        ({"tolerance": 0.0}, "--tolerance: a tolerance of 0"),
+        ({"guess": -1.0}, "request rate -1"),
+        ({"arrivals": "all"}, "--arrivals: arrivals are 'all'"),
+        ({"model": "llama-3.1-70b"}, "GiB"),
+        ({"max_model_len": 500}, "at most --max-model-len 500"),
+        ({"seed": -1}, "seed"),
+        ({"policies": "vllm,orka"}, "--policies: unknown policy 'orka'"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+def test_what_cannot_be_is_an_error_before_anything_runs(tmp_path: Path, asked: dict[str, Any], complaint: str) -> None:
+    given = {"workload": "chat", "num_prompts": 60, "model": "mistral-7b", "device": "a100-sxm", "slo": ["tbt:60"]}
+    request = {"policies": "vllm", "output": tmp_path / "out", **given, **asked}
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        find(Request(**request))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--slo", "tbt:1"], "at any rate: sarathi-serve has at best P99 TBT"),
+        (["--slo", "tbt:9999", "--no-stability", "--num-prompts", "5"], "--num-prompts: P99 TBT ≤ 9999 ms and"),
+    ],
+)
+def test_no_capacity_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], complaint: str) -> None:
     done = capacity(*BASE, *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("error: ")

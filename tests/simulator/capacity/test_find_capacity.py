@@ -24,7 +24,7 @@ def found(runner, **options):
     return capacity
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     centre=st.floats(0.02, 0.95),
     spread=st.floats(0, 0.05),
@@ -46,7 +46,7 @@ def test_a_power_of_the_rate_is_found(centre, spread, power, seeds, stability):
     assert capacity.bound_by == "P99 TBT"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(centre=st.floats(0.3, 0.95), noise=st.floats(0, 0.02))
 def test_noise_moves_the_capacity_by_little(centre, noise):
     def excess(rate, seed):
@@ -57,7 +57,7 @@ def test_noise_moves_the_capacity_by_little(centre, noise):
     assert capacity.rate_per_s == pytest.approx(centre, rel=0.03)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(cliff=st.floats(0.3, 0.95), fall=st.floats(0.001, 0.9), rise=st.floats(1.001, 1000))
 def test_a_cliff_is_found(cliff, fall, rise):
     capacity = found(MadeUp(lambda rate, _: fall if rate <= cliff else rise, limit=1.0))
@@ -66,17 +66,18 @@ def test_a_cliff_is_found(cliff, fall, rise):
     assert all(each.low_per_s <= cliff <= each.high_per_s for each in both)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.floats(0.2, 3), st.floats(0, 6))
 def test_of_a_margin_that_turns_some_crossing_is_found(frequency, phase):
     def excess(rate, _):
         return exp(sin(frequency * 10 * log(rate) + phase))
 
     for each in found(MadeUp(excess, limit=1.0)).seeds:
-        if each.unmet:
-            continue
-        assert each.low_per_s == 0 or excess(each.low_per_s, 0) <= 1 + 1e-9
-        assert each.high_per_s == 1.0 or excess(each.high_per_s, 0) >= 1 - 1e-9
+        assert each.below is None or each.below.rate_per_s == pytest.approx(each.low_per_s)
+        if each.above is not None and each.bound_by != "saturation":
+            assert each.above.rate_per_s == pytest.approx(each.high_per_s)
+        assert all(sample.holds == (excess(sample.rate_per_s, 0) <= 1) for sample in each.samples[:-1])
+        assert not any(sample.holds for sample in each.samples if each.low_per_s < sample.rate_per_s < each.high_per_s)
 
 
 def test_the_first_seed_alone_and_then_the_others_side_by_side():
@@ -102,7 +103,7 @@ def test_no_rate_beyond_that_of_service_is_within_the_capacity():
 
 def test_latencies_alone_decide_if_asked():
     runner = MadeUp(lambda rate, _: rate / 3.0, limit=2.0)
-    assert found(MadeUp(lambda rate, _: rate / 3.0, limit=2.0)).rate_per_s == pytest.approx(2.0)
+    assert found(MadeUp(lambda rate, _: rate / 3.0, limit=2.0)).rate_per_s == pytest.approx(2.0, rel=0.01)
     capacity = found(runner, stability=False)
     assert capacity.rate_per_s == pytest.approx(3.0, rel=0.03)
     assert capacity.stable is None
