@@ -213,6 +213,75 @@ def replay_run_command(
     replay_run(run, output, profile=profile, device=device, model=model, strict=strict, as_json=json)
 
 
+@app.command("capacity", no_args_is_help=True)
+def capacity_command(
+    workload: options.Workload,
+    policies: Annotated[
+        str,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="Names separated by commas; one may have settings of its own "
+            "(sarathi-serve:max_num_batched_tokens=1024) or be the path of a policy.json. " + POLICY_HELP,
+            rich_help_panel=options.SCHEDULER,
+        ),
+    ] = "sarathi-serve",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write.", rich_help_panel=options.OUTPUT)
+    ] = Path("out/capacity"),
+    slo: options.Slo = None,
+    goodput: options.Goodput = None,
+    goodput_share: options.GoodputShare = 0.99,
+    no_stability: options.NoStability = False,
+    seeds: options.Seeds = 3,
+    most_trials: options.MostTrials = 15,
+    tolerance: options.Tolerance = 0.025,
+    guess: options.Guess = None,
+    model: options.Model = "llama-3.1-8b",
+    device: options.Device = "a100-sxm",
+    profile: options.Profile = None,
+    arrivals: options.Arrivals = "poisson",
+    burstiness: options.Burstiness = 1.0,
+    num_prompts: options.NumPrompts = None,
+    seed: options.Seed = 0,
+    sort: options.Sort = False,
+    tensor_parallel_size: options.TensorParallelSize = 1,
+    pipeline_parallel_size: options.PipelineParallelSize = 1,
+    gpu_memory_utilization: options.GpuMemoryUtilization = 0.9,
+    block_size: options.BlockSize = 16,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    replicas: options.Replicas = None,
+    router: options.Router = None,
+    cluster: options.Cluster = None,
+    prefill_replicas: options.PrefillReplicas = None,
+    decode_replicas: options.DecodeReplicas = None,
+    link_bandwidth: options.LinkBandwidth = None,
+    link_latency: options.LinkLatency = None,
+    fail: options.Fail = None,
+    mtbf: options.Mtbf = None,
+    mttr: options.Mttr = None,
+    json: options.Json = False,
+) -> None:
+    """Find the HIGHEST RATE at which an SLO holds, for one policy or several, with an interval over seeds.
+
+    A rate at which the queue grows for ever is not within the capacity, whatever the latencies of a short run: all
+    requests arrive at once first, and how fast they are served is the limit. At most 15 simulations a policy. Prints
+    a table; writes capacity.json and an HTML report.
+
+    Example: python -m simulator capacity --workload chat --slo tbt:100 --model mistral-7b --device a100-sxm
+    --policies orca,vllm,sarathi-serve
+
+    Goodput: python -m simulator capacity -w chat --goodput 'ttft:500 tpot:50' --goodput-share 0.95
+    """
+    given = dict(locals())
+    as_json = given.pop("json")
+    from simulator.capacity.session import Request, capacity
+
+    capacity(Request(**given), as_json=as_json)
+
+
 def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:
     from simulator.session import Request, compare
 

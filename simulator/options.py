@@ -11,6 +11,7 @@ from simulator.router_catalog import ROUTERS
 
 WORKLOAD, HARDWARE, SCHEDULER, OUTPUT = "Workload", "Hardware and memory", "Scheduler", "Output"
 CLUSTER = "Cluster"
+CAPACITY = "Capacity"
 
 Workload = Annotated[
     str,
@@ -224,5 +225,66 @@ Perfetto = Annotated[
         "--perfetto",
         help="Also write a timeline for each policy that ui.perfetto.dev and chrome://tracing open.",
         rich_help_panel=OUTPUT,
+    ),
+]
+Arrivals = Annotated[
+    str,
+    typer.Option(
+        "--arrivals",
+        help="poisson: random gaps (see --burstiness). trace: the trace's own gaps, scaled to each rate.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Slo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo",
+        help="What must hold, in ms: tbt:100 is a P99 TBT of at most 100 ms. Words: ttft, tbt (or itl), tpot, e2el, "
+        "delay (scheduling delay); a figure may stand before: mean-, p50-, p90-, p95-, p99-, max-; without one P99, of "
+        "delay the median. Terms that see no waiting (tbt, tpot) get the papers' delay:2000 with them.",
+        rich_help_panel=CAPACITY,
+    ),
+]
+GoodputShare = Annotated[
+    float,
+    typer.Option(
+        "--goodput-share", help="Share of requests that must meet all of --goodput.", rich_help_panel=CAPACITY
+    ),
+]
+NoStability = Annotated[
+    bool,
+    typer.Option(
+        "--no-stability",
+        help="Latencies of the run alone decide, as in the papers: rates are not refused because a queue would grow "
+        "for ever.",
+        rich_help_panel=CAPACITY,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds",
+        help="How many draws of the requests, from --seed on: the interval is over them.",
+        rich_help_panel=CAPACITY,
+    ),
+]
+MostTrials = Annotated[
+    int,
+    typer.Option("--most-trials", help="Most simulations a policy, of all seeds.", rich_help_panel=CAPACITY),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tolerance",
+        help="How far apart a rate that holds and one that fails may be at the end, as a share.",
+        rich_help_panel=CAPACITY,
+    ),
+]
+Guess = Annotated[
+    float | None,
+    typer.Option(
+        "--guess",
+        help="Requests/s at which to begin. Default: 0.8 of what is served when all arrive at once.",
+        rich_help_panel=CAPACITY,
     ),
 ]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bars(labels: Iterable[str], total: int) -> Iterator[Callable[[str, int], None]]:
+def progress_bars(labels: Iterable[str], total: int, unit: str = "requests") -> Iterator[Callable[[str, int], None]]:
     """Show a bar for each label while the block runs; yield what moves one: ``move(label, done)``.
 
     Nothing is shown where standard error is no terminal.
@@ -19,7 +19,7 @@ def progress_bars(labels: Iterable[str], total: int) -> Iterator[Callable[[str, 
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("requests"),
+        TextColumn(unit),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)

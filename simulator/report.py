@@ -10,7 +10,7 @@ from pathlib import Path
 from simulator.figure_style import Panel, strokes
 from simulator.figures import panels
 from simulator.provenance import facts, policy_settings, provenance, sureness
-from simulator.report_style import CSS
+from simulator.report_page import page
 from simulator.scoreboard import scoreboard
 from simulator.verdicts import verdicts
 from traces.files import whole_file
@@ -18,7 +18,6 @@ from traces.metrics import Metrics
 from traces.run_record import RunRecord
 
 Runs = Mapping[str, tuple[RunRecord, Metrics]]
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 BEST = ' class="best"'
 PLOT_CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
@@ -43,25 +42,15 @@ def write_report(path: str | PathLike[str], runs: Runs, *, command: str = "") ->
     if not runs:
         raise ValueError("a report needs at least one run")
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(runs, command))
+        file.writelines(page(_title(runs), _body(runs, command)))
     return Path(path)
 
 
-def _page(runs: Runs, command: str) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
-    title = _title(runs)
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n"
-    yield f"<script>{get_plotlyjs()}</script>\n"
-    yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+def _body(runs: Runs, command: str) -> Iterator[str]:
     yield from _what_was_run(runs, command)
     yield from _who_wins(runs)
     for panel in panels(runs):
         yield figure_html(panel)
-    yield "</main>\n</body>\n</html>\n"
 
 
 def _title(runs: Runs) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from traces.perfetto import export_perfetto
 from traces.run_record import FILES, RunRecord, read_run
 from traces.source import open_workload
 from traces.stalls import stall_threshold
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 COMPARISON = "comparison.json"
 REPORT = "report.html"
@@ -188,16 +191,16 @@ def _write(folder: Path, request: Request, runs: Mapping[str, RunRecord], metric
 
     write_json(folder / COMPARISON, _document(metrics))
     pairs = {label: (runs[label], metrics[label]) for label in runs}
-    write_report(folder / REPORT, pairs, command=_command(request))
+    write_report(folder / REPORT, pairs, command=command_line("compare", request))
     if request.perfetto:
         for label, run in runs.items():
             export_perfetto(run, folder / f"{label}{TIMELINE}")
 
 
-def _command(request: Request) -> str:
-    """Return the command that writes the same again, but for where it writes it."""
-    words = ["python -m simulator compare"]
-    for option in fields(Request):
+def command_line(name: str, request: DataclassInstance) -> str:
+    """Return the command that writes the same again, but for where it writes it; fields are options of their names."""
+    words = [f"python -m simulator {name}"]
+    for option in fields(request):
         value, flag = getattr(request, option.name), f"--{option.name.replace('_', '-')}"
         if option.name == "output" or value == option.default:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from os import PathLike
 
@@ -11,8 +11,8 @@ from simulator.replay.figures import panels
 from simulator.replay.replay import Replay
 from simulator.replay.seconds import TITLES
 from simulator.replay.table import headlines, percent
-from simulator.report import POLICY, figure_html, sureness_html
-from simulator.report_style import CSS
+from simulator.report import figure_html, sureness_html
+from simulator.report_page import page, table_html
 from simulator.scoreboard import three_digits
 from traces.files import whole_file
 
@@ -26,18 +26,11 @@ def write_report(path: str | PathLike[str], replay: Replay) -> None:
         If the file cannot be written.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(replay))
+        title = f"{replay.published.model} on {replay.published.hardware}: real and simulated"
+        file.writelines(page(title, _body(replay)))
 
 
-def _page(replay: Replay) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
-    title = f"{replay.published.model} on {replay.published.hardware}: real and simulated"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<script>{get_plotlyjs()}</script>\n"
-    yield f"</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>\n"
+def _body(replay: Replay) -> Iterator[str]:
     said = provenance(replay.run.meta)
     yield f'<p class="note{" caution" if said.caution else ""}">{escape(said.text)}</p>\n'
     yield from sureness_html({"simulated": replay.run})
@@ -47,16 +40,15 @@ def _page(replay: Replay) -> Iterator[str]:
     for line in headlines(replay):
         yield f"<li>{escape(line)}</li>\n"
     yield "</ul>\n<h2>Errors</h2>\n"
-    yield from _table(("ms", "real", "simulated", "our error", "published simulator's"), _error_rows(replay))
+    yield from table_html(("ms", "real", "simulated", "our error", "published simulator's"), _error_rows(replay))
     if replay.audit is not None:
         yield "<h2>Mean deviation, second by second</h2>\n"
         series = [
             (TITLES[one.name], three_digits(one.mean), three_digits(one.deviation)) for one in replay.audit.series
         ]
-        yield from _table(("", "real, mean", "mean deviation"), series)
+        yield from table_html(("", "real, mean", "mean deviation"), series)
     for panel in panels(replay):
         yield figure_html(panel)
-    yield "</main>\n</body>\n</html>\n"
 
 
 def _error_rows(replay: Replay) -> list[tuple[str, ...]]:
@@ -70,12 +62,3 @@ def _error_rows(replay: Replay) -> list[tuple[str, ...]]:
         )
         for row in replay.rows
     ]
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    yield '<div class="scroll"><table>\n<thead><tr>'
-    yield "".join(f"<th>{escape(name)}</th>" for name in head)
-    yield "</tr></thead>\n<tbody>\n"
-    for row in rows:
-        yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
-    yield "</tbody>\n</table></div>\n"

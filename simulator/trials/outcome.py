@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.trials.backlog import present, service_per_s
 from traces.goodput import GoodputRule
 from traces.metrics import Metrics, measure
 from traces.run_record import RunRecord
@@ -24,18 +25,27 @@ class Outcome:
 
     Attributes
     ----------
+    requests
+        How many there were.
     metrics
         By the names of :data:`METRICS`; seconds, shares, and amounts a second.
     scheduling_delay_s, ttft_s
         Means over :data:`WINDOWS` equal parts of the requests, in order of arrival.
+    present
+        Requests in the system at the ends of :data:`WINDOWS` equal parts of the time in which they arrived.
     offered_per_s
         Requests over the time from the first arrival to the last.
+    service_per_s
+        Requests served a second as long as others waited (:func:`simulator.trials.backlog.service_per_s`).
     """
 
+    requests: int
     metrics: Mapping[str, float]
     scheduling_delay_s: tuple[float, ...]
     ttft_s: tuple[float, ...]
+    present: tuple[float, ...]
     offered_per_s: float
+    service_per_s: float
 
     @staticmethod
     def of(run: RunRecord, goodput: GoodputRule | None = None) -> Outcome:
@@ -43,10 +53,13 @@ class Outcome:
         requests = run.requests
         span_s = float(requests.arrival_s[-1] - requests.arrival_s[0])
         return Outcome(
+            requests=len(requests),
             metrics=figures(measure(run, goodput)),
             scheduling_delay_s=_windows(requests.scheduled_s - requests.arrival_s),
             ttft_s=_windows(requests.first_token_s - requests.arrival_s),
+            present=tuple(map(float, present(run, WINDOWS))),
             offered_per_s=(len(requests) - 1) / span_s if span_s > 0 else nan,
+            service_per_s=service_per_s(run),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,10 +77,13 @@ class Outcome:
             If it is none.
         """
         return Outcome(
+            requests=int(document["requests"]),
             metrics={str(name): _number(value) for name, value in document["metrics"].items()},
             scheduling_delay_s=tuple(map(_number, document["scheduling_delay_s"])),
             ttft_s=tuple(map(_number, document["ttft_s"])),
+            present=tuple(map(_number, document["present"])),
             offered_per_s=_number(document["offered_per_s"]),
+            service_per_s=_number(document["service_per_s"]),
         )
 
 
@@ -104,7 +120,7 @@ LATENCIES = {
     "End-to-end": "end_to_end_s",
     "Scheduling delay": "scheduling_delay_s",
 }
-FIGURES = ("mean", "p50", "p90", "p99")
+FIGURES = ("mean", "p50", "p90", "p95", "p99", "max")
 
 
 def _windows(values: FloatColumn) -> tuple[float, ...]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from os import PathLike
 
 from simulator.report import figure_html
+from simulator.report_page import page
 from simulator.validation.policy_figure import interval_panel
 from simulator.validation.policy_sheet import order_sheet, policy_provenance_rows, setting_sheet
 from simulator.validation.policy_validation import PolicyValidation
-from simulator.validation.report import page, provenance_html, sheet_html, verdict_html
+from simulator.validation.report import MORE_CSS, provenance_html, sheet_html, verdict_html
 from traces.files import whole_file
 
 TITLE = "Does the engine do what the search predicted?"
@@ -24,7 +25,7 @@ def write_policy_report(path: str | PathLike[str], validation: PolicyValidation)
         If the file cannot be written.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(page(TITLE, _body(validation)))
+        file.writelines(page(TITLE, _body(validation), css=MORE_CSS))
 
 
 def _body(validation: PolicyValidation) -> Iterator[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from os import PathLike
 
-from simulator.report import POLICY, figure_html
-from simulator.report_style import CSS
+from simulator.report import figure_html
+from simulator.report_page import page
 from simulator.validation.figures import panels
 from simulator.validation.judgement import Trial
 from simulator.validation.sheet import (
@@ -23,6 +23,7 @@ from simulator.validation.sheet import (
 from simulator.validation.validation import Finding, Validation
 from traces.files import whole_file
 
+TITLE = "Does the simulator predict the engine?"
 MORE_CSS = """
 :root { --short: #a85600; --short-back: #fff3e0; }
 .verdicts li.holds::before { background: var(--win); }
@@ -52,20 +53,7 @@ def write_report(path: str | PathLike[str], validation: Validation, trials: Sequ
         If the file cannot be written.
     """
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(page("Does the simulator predict the engine?", _body(validation, trials)))
-
-
-def page(title: str, body: Iterator[str]) -> Iterator[str]:
-    """Yield an HTML page with plotly's script and the report's style around ``body``."""
-    from plotly.offline import get_plotlyjs
-
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{title}</title>\n<style>{CSS}{MORE_CSS}</style>\n<script>{get_plotlyjs()}</script>\n"
-    yield f"</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-    yield from body
-    yield "</main>\n</body>\n</html>\n"
+        file.writelines(page(TITLE, _body(validation, trials), css=MORE_CSS))
 
 
 def _body(validation: Validation, trials: Sequence[Trial]) -> Iterator[str]:

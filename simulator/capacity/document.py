@@ -1,0 +1,75 @@
+"""Capacities as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from simulator.capacity.capacity import COVERAGE, Capacity
+from simulator.capacity.sample import Sample
+from simulator.capacity.saturation import drift
+from simulator.capacity.seed_capacity import SeedCapacity
+from simulator.capacity.slo import Slo
+from simulator.capacity.verdict import verdict
+from simulator.trials.demand import Demand
+
+
+def document(capacities: Mapping[str, Capacity], slo: Slo, demand: Demand, command: str) -> dict[str, Any]:
+    """Return the content of ``capacity.json``: null where a rate is without limit or a value is not known."""
+    return {
+        "slo": str(slo),
+        "demand": demand.as_dict(),
+        "command": command,
+        "policies": {
+            label: {"verdict": verdict(label, capacity), **as_dict(capacity)} for label, capacity in capacities.items()
+        },
+    }
+
+
+def as_dict(capacity: Capacity) -> dict[str, Any]:
+    """Return a capacity with all its trials, as JSON values."""
+    return {
+        "rate_per_s": capacity.rate_per_s,
+        "low_per_s": capacity.low_per_s,
+        "high_per_s": _finite(capacity.high_per_s),
+        "coverage": COVERAGE if len(capacity.seeds) > 1 else None,
+        "bound_by": capacity.bound_by,
+        "unmet": capacity.unmet,
+        "unlimited": capacity.unlimited,
+        "stability": capacity.stability,
+        "stable": capacity.stable,
+        "service_limit_per_s": capacity.service_limit_per_s,
+        "trials": capacity.trials,
+        "seeds": [_seed(each) for each in capacity.seeds],
+    }
+
+
+def _seed(found: SeedCapacity) -> dict[str, Any]:
+    return {
+        "seed": found.seed,
+        "rate_per_s": found.rate_per_s,
+        "low_per_s": found.low_per_s,
+        "high_per_s": _finite(found.high_per_s),
+        "bound_by": found.bound_by,
+        "service_limit_per_s": found.service.limit_per_s,
+        "trials": found.trials,
+        "rates": [_sample(each) for each in found.samples],
+    }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    drifting = drift(sample.outcome)
+    return {
+        "rate_per_s": sample.rate_per_s,
+        "holds": sample.holds,
+        "margin": sample.margin,
+        "bound_by": sample.bound_by,
+        "queue_growth": _finite(drifting.growth),
+        "queue_growth_error": _finite(drifting.error),
+        "outcome": sample.outcome.as_dict(),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

@@ -1,0 +1,199 @@
+"""What ``capacity`` does: check, search, print, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.catalog import PolicyChoice
+from policies.selection import parse_policies
+from profiler.model import load_model
+from simulator.capacity.capacity import Capacity, check_trials, find_capacity
+from simulator.capacity.document import document
+from simulator.capacity.slo import Slo, parse_slo
+from simulator.capacity.table import print_capacities
+from simulator.capacity.verdict import unmet
+from simulator.cluster_options import ClusterOptions
+from simulator.progress import progress_bars
+from simulator.scenario import LENGTH_STEP
+from simulator.session import command_line
+from simulator.trials.candidate import Candidate
+from simulator.trials.demand import ArrivalKind, Demand
+from simulator.trials.plan import Answer, Runner, carry_out, side_by_side
+from simulator.trials.trial import Trial
+from simulator.trials.workers import cores, processes
+from traces.arrivals import check_rate
+from traces.errors import InputError
+from traces.files import whole_folder, write_json
+from traces.goodput import parse_goodput
+
+DOCUMENT, REPORT = "capacity.json", "report.html"
+TOLERANCES = (0.001, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(ClusterOptions):
+    """What a person asked of ``capacity``; each field is the option of that name."""
+
+    workload: str
+    policies: str
+    output: Path
+    model: str
+    device: str
+    slo: list[str] | None = None
+    goodput: list[str] | None = None
+    goodput_share: float = 0.99
+    no_stability: bool = False
+    seeds: int = 3
+    most_trials: int = 15
+    tolerance: float = 0.025
+    guess: float | None = None
+    profile: Path | None = None
+    arrivals: ArrivalKind = "poisson"
+    burstiness: float = 1.0
+    num_prompts: int | None = None
+    seed: int = 0
+    sort: bool = False
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    block_size: int = 16
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+
+    def demand(self) -> Demand:
+        """Return the requests that are asked for."""
+        return Demand(
+            source=self.workload,
+            num_prompts=self.num_prompts,
+            arrivals=self.arrivals,
+            burstiness=self.burstiness,
+            sort=self.sort,
+        )
+
+    def objective(self) -> Slo:
+        """Return the SLO that is asked for."""
+        rule = parse_goodput(self.goodput) if self.goodput else None
+        return parse_slo(self.slo or "", goodput=rule, share=self.goodput_share)
+
+    def candidates(self, longest: int) -> dict[str, Candidate]:
+        """Return the policies that are asked for, with what they run on, for requests of so many tokens at most."""
+        shared = {"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": self.max_num_batched_tokens}
+        choices = parse_policies(self.policies, settings=shared)
+        limit = self.max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(self.model).max_position)
+        return {label: self._candidate(choice, limit) for label, choice in choices.items()}
+
+    def _candidate(self, choice: PolicyChoice, max_model_len: int) -> Candidate:
+        return Candidate(
+            choice=choice,
+            model=self.model,
+            device=self.device,
+            max_model_len=max_model_len,
+            profile=None if self.profile is None else str(self.profile),
+            tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            block_size=self.block_size,
+            cluster=self.cluster_settings(),
+        )
+
+
+def capacity(request: Request, *, as_json: bool = False) -> dict[str, Capacity]:
+    """Find the capacities that are asked for, write them to ``request.output``, and print the table.
+
+    Raises
+    ------
+    InputError
+        If anything asked for is wrong, or no policy has a capacity: none meets the SLO at any rate, or the requests
+        are too few to find the limit of any. Nothing is written then.
+    """
+    from simulator.capacity.report import Search, write_report
+
+    slo, demand = request.objective(), request.demand()
+    _check(request)
+    candidates = request.candidates(demand.longest)
+    for candidate in candidates.values():
+        candidate.scenario(demand.workload(1.0, request.seed), seed=request.seed)
+    command = command_line("capacity", request)
+    with whole_folder(
+        request.output, marker=DOCUMENT, is_ours=lambda entry: entry.name in (DOCUMENT, REPORT)
+    ) as folder:
+        found = _find(request, candidates, demand, slo)
+        _check_found(found, slo)
+        write_json(folder / DOCUMENT, document(found, slo, demand, command))
+        facts = list(_facts(request, demand))
+        write_report(folder / REPORT, Search(capacities=found, slo=slo, facts=facts, command=command))
+    if as_json:
+        print(json.dumps(document(found, slo, demand, command), indent=2))
+    else:
+        print_capacities(found, slo, " · ".join(text for _, text in facts))
+        print(f"Report: {request.output / REPORT}")
+    return found
+
+
+def _check(request: Request) -> None:
+    check_trials(request.seeds, request.most_trials)
+    least, most = TOLERANCES
+    if not least <= request.tolerance <= most:
+        what = f"a tolerance of {request.tolerance:g}"
+        raise InputError(what, where="--tolerance", expected=f"a share from {least:g} to {most:g}")
+    if request.guess is not None:
+        check_rate(request.guess)
+
+
+def _find(request: Request, candidates: Mapping[str, Candidate], demand: Demand, slo: Slo) -> dict[str, Capacity]:
+    plans = {
+        label: find_capacity(
+            candidate,
+            demand,
+            slo,
+            seeds=request.seeds,
+            seed=request.seed,
+            tolerance=request.tolerance,
+            most_trials=request.most_trials,
+            guess_per_s=request.guess,
+            stability=not request.no_stability,
+        )
+        for label, candidate in candidates.items()
+    }
+    with _runner(candidates, request.most_trials) as run:
+        return carry_out(side_by_side(plans), run)
+
+
+@contextmanager
+def _runner(candidates: Mapping[str, Candidate], most_trials: int) -> Iterator[Runner]:
+    """Yield what runs trials on all cores and moves a bar for each candidate."""
+    labels = {candidate: label for label, candidate in candidates.items()}
+    done = dict.fromkeys(candidates, 0)
+    with progress_bars(candidates, most_trials, "simulations at most") as move:
+
+        def on_answer(trial: Trial, _: Answer) -> None:
+            label = labels[trial.candidate]
+            done[label] += 1
+            move(label, done[label])
+
+        with processes(cores(), on_answer) as run:
+            yield run
+
+
+def _check_found(found: Mapping[str, Capacity], slo: Slo) -> None:
+    if all(each.unmet for each in found.values()):
+        said = "; ".join(f"{label} has {unmet(each)}" for label, each in found.items())
+        raise InputError(f"no policy meets {slo} at any rate: {said}", expected="limits that can be met")
+    if all(each.unlimited for each in found.values()):
+        what = f"{slo} holds even with all requests at once, which are too few to find the limit"
+        raise InputError(what, where="--num-prompts", expected="more requests, or a stricter SLO")
+
+
+def _facts(request: Request, demand: Demand) -> Iterator[tuple[str, str]]:
+    gaps = "the trace's own gaps" if demand.arrivals == "trace" else "Poisson arrivals"
+    if demand.burstiness != 1:
+        gaps = f"gamma gaps of burstiness {demand.burstiness:g}"
+    yield "Workload", f"{demand.source}, {demand.requests:,} requests, {gaps}"
+    yield "Model", request.model
+    yield "Device", f"{request.device}, TP {request.tensor_parallel_size}, PP {request.pipeline_parallel_size}"
+    yield "Seeds", f"{request.seeds} seeds from {request.seed} on"
