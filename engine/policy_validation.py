@@ -148,14 +148,16 @@ class PolicyTrial:
             raise InputError(f"the GPU here is {own}", where="--device", expected=f"{foretold}, as predicted")
 
     def replay(self, progress: Progress) -> None:
-        """Serve the workload under every setting, ``repeats`` times in turn."""
-        turns = [(turn, label) for turn in range(1, self.repeats + 1) for label in self.watched]
+        """Serve the workload under every setting, ``repeats`` times in turn, each time another one first."""
+        labels = list(self.watched)
+        count = len(labels)
+        turns = [(turn, labels[(turn + place) % count]) for turn in range(self.repeats) for place in range(count)]
         for number, (turn, label) in enumerate(turns):
             progress(f"replaying {label}", number / len(turns))
             watched = self.machine.replay(
                 self.prediction.labelled[label].choice,
                 self.workload,
-                self.folder / MEASURED / label / str(turn),
+                self.folder / MEASURED / label / str(turn + 1),
                 model=self.settings.model,
                 seed=self.settings.seed,
                 usual_s=self.usual_s,

@@ -10,6 +10,8 @@ from engine.machine import Machine, beside_profiler, check_budget
 from engine.progress import share_bar
 from engine.replay import deployment_of
 from engine.session import EngineSettings, build_runner, policy_choice
+from profiler.profile import profile_folder
+from profiler.profile_table import print_profile, summary
 from traces.command_line import new_console
 
 
@@ -32,9 +34,6 @@ def profile_engine(settings: EngineSettings, asked: ProfileSettings, *, as_json:
     InputError
         If anything asked for is wrong; nothing is written then.
     """
-    from profiler.profile import profile_folder
-    from profiler.profile_table import print_profile, summary
-
     choice = policy_choice(settings)
     with profile_folder(asked.output) as write:
         runner = build_runner(beside_profiler(settings), choice, longest=settings.max_model_len)

@@ -62,7 +62,7 @@ def validate(settings: EngineSettings, asked: ValidationSettings, *, as_json: bo
     workload = _workload(asked, settings.seed)
     with whole_folder(asked.output, marker=MARKER, is_ours=lambda entry: entry.name in WRITTEN) as folder:
         longest = int(workload.total_tokens.max())
-        runner = build_runner(beside_profiler(settings), largest(choices), longest=longest, others=choices.values())
+        runner = build_runner(beside_profiler(settings), _largest(choices), longest=longest, others=choices.values())
         plan = Plan(
             workload=workload,
             choices=choices,
@@ -123,6 +123,6 @@ def _workload(asked: ValidationSettings, seed: int) -> Workload:
     return workload.shortened(asked.length_scale)
 
 
-def largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
+def _largest(choices: Mapping[str, PolicyChoice]) -> PolicyChoice:
     """Return the policy with the most residents: its KV cache is large enough for all."""
     return max(choices.values(), key=lambda choice: choice.settings.max_num_seqs)

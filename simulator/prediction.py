@@ -8,12 +8,14 @@ from math import floor, isfinite, nan
 
 from policies.prediction import Estimate
 from simulator.trials.candidate import Candidate
-from simulator.trials.outcome import FIGURES, LATENCIES, Outcome
+from simulator.trials.outcome import LATENCIES, Outcome
 from simulator.trials.plan import Plan
 from simulator.trials.trial import Trial
 from traces.demand import Demand
 from traces.goodput import GoodputRule
 
+FIGURES = ("mean", "p50", "p90", "p99")
+"""Of each latency; those between them would only say the same again."""
 PREDICTED = (
     *(f"{latency} {figure.upper()}" for latency in LATENCIES for figure in FIGURES),
     *("Requests/s", "Output tokens/s", "Goodput", "Goodput, requests/s"),

@@ -42,12 +42,6 @@ class GoodputRule:
             good &= end_to_end_s <= self.end_to_end_s
         return good
 
-    @property
-    def words(self) -> str:
-        """The targets as :func:`parse_goodput` takes them."""
-        fields = {name: getattr(self, field) for name, field in FIELDS.items()}
-        return " ".join(f"{name}:{1e3 * target_s:.12g}" for name, target_s in fields.items() if target_s is not None)
-
     def __str__(self) -> str:
         targets = {"TTFT": self.ttft_s, "TPOT": self.tpot_s, "end-to-end": self.end_to_end_s}
         return ", ".join(f"{name} ≤ {1e3 * s:g} ms" for name, s in targets.items() if s is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
+from statistics import median
 
 from policies.prediction import Estimate, Prediction
 from simulator.scoreboard import TIE, duration, three_digits
@@ -63,13 +64,19 @@ def _intervals(settings: Sequence[JudgedSetting], coverage: float) -> Finding:
     found, share = places(settings), share_inside(settings)
     if not found:
         return Finding(subject="intervals", holds=False, text="No metric that was predicted has been measured.")
-    text = f"{_count(settings)} of {len(found)} measured metrics lie within their intervals"
+    text = f"{found.count('inside')} of {len(found)} measured metrics lie within their intervals"
     text += f", {percent(share, signed=False)}; promised are {100 * coverage:g} %{_sides(settings)}."
-    return Finding(subject="intervals", holds=share >= coverage, text=f"{text} {_farthest(settings)}".strip())
+    text = f"{text} {_width(settings)} {_farthest(settings)}".strip()
+    return Finding(subject="intervals", holds=share >= coverage, text=text)
 
 
-def _count(settings: Sequence[JudgedSetting]) -> str:
-    return str(places(settings).count("inside"))
+def _width(settings: Sequence[JudgedSetting]) -> str:
+    """Return how wide the intervals are: those that hold everything say little."""
+    known = [each.predicted for setting in settings for each in setting.known if each.predicted.value > 0]
+    if not known:
+        return ""
+    low, high = (median(getattr(each, end) / each.value - 1 for each in known) for end in ("low", "high"))
+    return f"The median interval spans {percent(low)} to {percent(high)} of its value."
 
 
 def _sides(settings: Sequence[JudgedSetting]) -> str:

@@ -102,6 +102,7 @@ def test_an_engine_that_is_what_was_predicted_holds(judged: Callable[..., Policy
     assert all(each.agrees for each in validation.preferences)
     assert not any(each.reversed for each in validation.orders.values())
     assert "66 of 66 measured metrics" in finding(validation, "intervals").text
+    assert re.search(r"interval spans -\d+\.\d % to \+\d+\.\d % of its value\.", finding(validation, "intervals").text)
     assert finding(validation, "predicted again").text == "The same values come out here and now."
     assert finding(validation, "at the machine's pace").text.startswith("Not known: out/profile holds no designed")
     assert "ranked by capacity, which one replay does not measure" in finding(validation, "order").text
