@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isinf
+
 from simulator.capacity.saturation import SATURATION
 from simulator.search.estimate import Estimate
 from simulator.search.lead import Lead
@@ -35,7 +37,7 @@ def bound(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: Mea
     fails = (
         "the queue grows without end" if estimate.bound_by == SATURATION else f"{estimate.bound_by} misses its limit"
     )
-    return f"Beyond {estimate.rate_per_s:.3g} requests/s {fails}; {_short_of(candidate, estimate, outcome, batch)}."
+    return f"Beyond {estimate.rate_per_s:.3g} requests/s {fails}; {short}."
 
 
 def _short_of(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: MeanBatch) -> str:
