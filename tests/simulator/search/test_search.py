@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[3]
 WRITTEN = ("policy.json", "deployment.json", "search.json", "report.html")
 OPTIONS = {
     "model": "mistral-7b", "policies": "sarathi-serve,vllm", "max_num_seqs": "4,32", "slo": ["tbt:100 delay:300"],
-    "max_num_batched_tokens": "128,512", "tensor_parallel_size": "1", "price": ["a100-sxm=1.79"], "finalists": 3, "seeds": 2, "most_trials": 8, 
-    "draws": 2,
+    "max_num_batched_tokens": "128,512", "tensor_parallel_size": "1", "price": ["a100-sxm=1.79"], "finalists": 3,
+    "seeds": 2, "most_trials": 8, "draws": 2,
 }  # fmt: skip
 
 
