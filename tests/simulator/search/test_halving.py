@@ -74,6 +74,7 @@ def test_short_runs_rule_nobody_out_by_a_little():
 def test_at_the_last_cut_equal_ones_come_last():
     found = {label: estimate(rate) for label, rate in zip(ONE, (2.0, 2.0, 1.9, 1.9, 1.85), strict=True)}
     assert judge(found, CANDIDATES, COST, LADDER[0], 3).kept == (ONE[0], ONE[1], ONE[2])
+    found[ONE[1]] = estimate(2.0, metrics={**found[ONE[0]].metrics, "KV use, max": 0.5})
     assert judge(found, CANDIDATES, COST, LADDER[0], 3, last_cut=True).kept == (ONE[0], ONE[2], ONE[4])
 
 
