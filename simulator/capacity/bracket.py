@@ -15,9 +15,12 @@ BEYOND = 0.45
 """A point is put this many tolerances beyond the expected crossing, to have it between two points."""
 FIRST_STEP = (0.15, 1.0)
 """Least and most, in logs of the rate, of a step towards the crossing while its slope is not known."""
+NEAR = 4
+"""Most tolerances of such a step where the slope is known from another seed: its crossing is not far."""
 MOST_GROWTH = 1.5
 """How much longer a step may be than the one before."""
 FLATTEST = 0.05
+"""A line that rises by less does not say where it crosses zero."""
 
 
 class Point(NamedTuple):
@@ -125,8 +128,22 @@ class Bracket:
         if low is None or high is None:
             end = low or high
             assert end is not None
-            return min(self.ceiling, end.x - _cut(end.margin) / self.steepness())
+            return min(self.ceiling, end.x - min(1.0, max(-1.0, _cut(end.margin) / self.steepness())))
         return low.x + (high.x - low.x) * _share(low.margin, high.margin)
+
+    def ends(self) -> tuple[float, float]:
+        """Return the log rates between which the crossing is.
+
+        Where no point is on the other side of it, the end there is as far again as the line through the points goes
+        beyond them, and a tolerance: a slope that is wrong by a factor of 2 is within that.
+        """
+        if self.unlimited:
+            return self.low_x, inf
+        crossing = self.crossing()
+        low_x = self.low_x if self.low or self.unmet else 2 * crossing - self.high_x - self.tolerance
+        if self.high or not self.low:
+            return low_x, self.high_x
+        return low_x, min(self.ceiling, 2 * crossing - self.low_x + self.tolerance)
 
     def steepness(self) -> float:
         """Return the slope: between the points beside the crossing, else as it was given, else a usual one."""
@@ -146,7 +163,7 @@ class Bracket:
         if len(self.points) > 1:
             return self._further(abs(end.margin))
         if self.slope is not None:
-            return abs(_cut(end.margin)) / self.slope + BEYOND * self.tolerance
+            return min(NEAR * self.tolerance, abs(_cut(end.margin)) / self.slope + BEYOND * self.tolerance)
         if self.low and self.probable > end.x:
             return self.probable + BEYOND * self.tolerance - end.x
         least, most = FIRST_STEP
@@ -155,10 +172,12 @@ class Bracket:
     def _further(self, distance: float) -> float:
         """A step by the line through the two outermost points: longer where such steps have fallen short before."""
         near = _nearest(self.points, self.low, self.high)
-        before = near[1].x - near[0].x
-        slope = max(FLATTEST, (near[1].margin - near[0].margin) / before)
+        before = max(self.tolerance, near[1].x - near[0].x)
+        slope = (near[1].margin - near[0].margin) / (near[1].x - near[0].x)
+        if slope < FLATTEST:
+            return 2 * before
         step = distance / slope + BEYOND * self.tolerance
-        return min(MOST_GROWTH * max(before, self.tolerance), max(self.tolerance * 2.0 ** (len(self.points) - 2), step))
+        return min(MOST_GROWTH * before, max(self.tolerance * 2.0 ** (len(self.points) - 2), step))
 
     def _within(self) -> float:
         low_x, width = self.low_x, self.width

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, exp, inf, log, sqrt
+from math import exp, inf, log, sqrt
 
 from simulator.capacity.sample import Sample
 from simulator.capacity.seed_capacity import SeedCapacity, SeedSearch, find_seed_capacity
+from simulator.capacity.service import Budget
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
 from simulator.trials.demand import Demand
@@ -21,7 +22,7 @@ MOST_TRIALS = 15
 SEEDS = 3
 LEAST_FIRST, LEAST_OTHER = 5, 3
 """Trials that the search for the first seed, and for each other one, needs at least."""
-USUAL_OTHER = 3.5
+USUAL_OTHER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class Capacity:
         Requests/s: the geometric mean over the seeds; 0 where some seed has no rate at which the SLO holds. Where it
         holds with all requests at once (``unlimited``), what was served then: a lower bound.
     low_per_s, high_per_s
-        The interval in which the mean over all seeds lies with :data:`COVERAGE`, widened by what each search has left
-        open; with one seed what the search has left open alone. ``high_per_s`` is infinity where nothing failed.
+        The interval in which the mean over all seeds lies with :data:`COVERAGE` (Student's t over the logs), widened
+        by what the searches have left open; with one seed that alone. ``high_per_s`` is infinity where nothing failed.
     bound_by
         What fails beyond the capacity, for most seeds: a part of the SLO, or ``saturation``.
     stability
@@ -73,11 +74,9 @@ class Capacity:
 
     @property
     def stable(self) -> bool | None:
-        """Whether the deployment keeps up with the capacity for ever; None where the run was too short to tell."""
-        limits = [seed.service.limit_per_s for seed in self.seeds]
-        if any(limit is None for limit in limits):
-            return None
-        return all(seed.low_per_s <= limit for seed, limit in zip(self.seeds, limits, strict=True) if limit)
+        """Whether the deployment keeps up with the capacity for ever; None where the requests were too few to tell."""
+        limit = self.service_limit_per_s
+        return None if limit is None else self.rate_per_s <= limit * (1 + 1e-9)
 
     @property
     def service_limit_per_s(self) -> float | None:
@@ -121,20 +120,17 @@ def find_capacity(
     """
     check_trials(seeds, most_trials)
     others = seeds - 1
-    first_share = max(LEAST_FIRST, most_trials - ceil(USUAL_OTHER * others))
+    first_share = max(LEAST_FIRST, most_trials - USUAL_OTHER * others)
     search = SeedSearch(
         tolerance=tolerance, most_trials=first_share, guess_per_s=guess_per_s, stability=stability, look_beyond=True
     )
     first = yield from find_seed_capacity(candidate, demand, slo, search, seed=seed)
     found = [first]
     if others and not first.unmet and not first.unlimited:
-        share = replace(search, look_beyond=False)
-        left, more = divmod(most_trials - first.trials, others)
+        share, budget = replace(search, look_beyond=False), Budget(most_trials - first.trials)
         plans = {
-            str(seed + n): find_seed_capacity(
-                candidate, demand, slo, replace(share, most_trials=left + (n <= more)), seed=seed + n, like=first
-            )
-            for n in range(1, seeds)
+            str(other): find_seed_capacity(candidate, demand, slo, share, seed=other, like=first, budget=budget)
+            for other in range(seed + 1, seed + seeds)
         }
         results = yield from side_by_side(plans)
         found += results.values()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp, inf, log
 
-from simulator.capacity.bracket import USUAL_SLOPE, Bracket, log_tolerance
+from simulator.capacity.bracket import MOST_SLOPE, USUAL_SLOPE, Bracket, log_tolerance
 from simulator.capacity.sample import Sample
 from simulator.capacity.saturation import SATURATION
-from simulator.capacity.service import Service, Trials, find_service, outcome_of
+from simulator.capacity.service import Budget, Service, Trials, find_service, outcome_of
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
 from simulator.trials.demand import Demand
@@ -34,8 +34,8 @@ class SeedCapacity:
         The highest rate, as well as it is known; 0 where no rate holds; where all hold, what was served of all
         requests at once.
     low_per_s, high_per_s
-        The highest rate that was seen to hold (0: none was), the lowest that was seen to fail or to saturate
-        (infinity: none was).
+        Between which it lies: rates that were seen to hold and to fail or saturate; where the trials ended before
+        there were both, what :meth:`Bracket.ends` makes of those there are.
     bound_by
         What fails beyond the capacity: a part of the SLO, or ``saturation``.
     unmet, unlimited
@@ -73,7 +73,8 @@ class SeedCapacity:
     @property
     def below(self) -> Sample | None:
         """The highest rate that held, below all that failed."""
-        held = [sample for sample in self.samples if sample.holds and sample.rate_per_s <= self.low_per_s]
+        limit = self.above.rate_per_s if self.above else inf
+        held = [sample for sample in self.samples if sample.holds and sample.rate_per_s < limit]
         return max(held, key=lambda sample: sample.rate_per_s) if held else None
 
 
@@ -110,6 +111,7 @@ def find_seed_capacity(
     *,
     seed: int = 0,
     like: SeedCapacity | None = None,
+    budget: Budget | None = None,
 ) -> Plan[SeedCapacity]:
     """Return the plan that finds the highest rate at which the SLO holds, for the requests of one seed.
 
@@ -120,6 +122,8 @@ def find_seed_capacity(
     ----------
     like
         What another seed has found: where to begin, and how many requests tell how fast they are served.
+    budget
+        Shared with other searches, instead of ``search.most_trials``.
 
     Raises
     ------
@@ -127,9 +131,11 @@ def find_seed_capacity(
         If the candidate cannot serve the demand (out of the plan).
     """
     search = search or SeedSearch()
+    budget = budget or Budget(search.most_trials)
     trials = Trials(candidate=candidate, demand=demand, goodput=slo.goodput, seed=seed)
-    service = yield from find_service(trials, stability=search.stability, like=None if like is None else like.service)
-    if service.at_once is not None and service.limit_per_s is None and slo.margin(service.at_once) <= 0:
+    known = None if like is None else like.service
+    service = yield from find_service(trials, budget, stability=search.stability, like=known)
+    if service.at_once is not None and service.ceiling_per_s is None and slo.margin(service.at_once) <= 0:
         return _unlimited(seed, slo.bound_by(service.at_once), service)
     bracket, samples = _bracket(search, service, like), list[Sample]()
 
@@ -138,42 +144,41 @@ def find_seed_capacity(
         samples.append(Sample.of(outcome, rate_per_s, seed, slo, service))
         bracket.add(log(rate_per_s), samples[-1].margin)
 
-    def left() -> bool:
-        return len(samples) + service.trials < search.most_trials
-
-    while left() and (x := bracket.next_x()) is not None:
+    while (x := bracket.next_x()) is not None and budget.take():
         yield from look(exp(x))
     found = _found(seed, bracket, samples, service)
-    if not (search.look_beyond and found.above is None and service.limit_per_s and left()):
+    if not (search.look_beyond and found.above is None and service.ceiling_per_s and budget.take()):
         return found
-    yield from look(service.limit_per_s * (1 + BEYOND_LIMIT))
+    yield from look(service.ceiling_per_s * (1 + BEYOND_LIMIT))
     return replace(found, samples=tuple(samples))
 
 
 def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) -> Bracket:
-    guess = search.guess_per_s or FIRST_SHARE * service.served_per_s
+    guess, slope = search.guess_per_s or FIRST_SHARE * service.served_per_s, None
     if like is not None and like.rate_per_s > 0:
         guess = like.rate_per_s * service.served_per_s / like.service.served_per_s
+        slope = MOST_SLOPE if like.bound_by == SATURATION else like.slope
     return Bracket(
         guess=log(guess),
         tolerance=log_tolerance(search.tolerance),
         floor=log(LEAST_SHARE * service.served_per_s),
         top=log(MOST_SHARE * service.served_per_s),
-        ceiling=log(service.limit_per_s) if service.limit_per_s else inf,
+        ceiling=log(service.ceiling_per_s) if service.ceiling_per_s else inf,
         probable=log(service.served_per_s),
-        slope=None if like is None else like.slope,
+        slope=slope,
     )
 
 
 def _found(seed: int, bracket: Bracket, samples: list[Sample], service: Service) -> SeedCapacity:
     high = min((each for each in samples if not each.holds), key=lambda each: each.rate_per_s, default=None)
-    last = max(samples, key=lambda each: each.rate_per_s)
+    nearest = max(samples, key=lambda each: each.margin)
+    low_x, high_x = bracket.ends()
     return SeedCapacity(
         seed=seed,
         rate_per_s=0.0 if bracket.unmet else exp(bracket.crossing()),
-        low_per_s=exp(bracket.low_x),
-        high_per_s=exp(bracket.high_x),
-        bound_by=high.bound_by if high else SATURATION if service.limit_per_s else last.bound_by,
+        low_per_s=exp(low_x),
+        high_per_s=exp(high_x),
+        bound_by=high.bound_by if high else SATURATION if high_x == bracket.ceiling else nearest.bound_by,
         unmet=bracket.unmet,
         unlimited=bracket.unlimited,
         service=service,

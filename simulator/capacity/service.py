@@ -42,6 +42,18 @@ class Trials:
         )
 
 
+@dataclass
+class Budget:
+    """Simulations that searches side by side may still ask for."""
+
+    left: int
+
+    def take(self) -> bool:
+        """Take one, if there is one left."""
+        self.left -= 1
+        return self.left >= 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """How fast requests are served where all arrive at once.
@@ -51,10 +63,10 @@ class Service:
     served_per_s
         About how many a second.
     limit_per_s
-        The same where it may be relied on and counts: a queue grows for ever at higher rates. None where the requests
-        were too few to tell (of a trace, which has no more).
+        The same where it may be relied on: a queue grows for ever at higher rates. None where the requests were too
+        few to tell (of a trace, which has no more).
     stability
-        Whether it counts at all.
+        Whether rates beyond it fail.
     demand
         The requests that it took to know.
     at_once
@@ -70,28 +82,37 @@ class Service:
     at_once: Outcome | None
     trials: int
 
+    @property
+    def ceiling_per_s(self) -> float | None:
+        """The rate from which on all fail; None where there is none, or it is not known."""
+        return self.limit_per_s if self.stability else None
+
     def excess(self, rate_per_s: float, outcome: Outcome) -> float:
         """Return by how much a rate is too high to be kept up for ever, as a log; at most 0 where it is not."""
         return saturated_by(rate_per_s, self.limit_per_s, outcome) if self.stability else 0.0
 
 
-def find_service(trials: Trials, *, stability: bool, like: Service | None) -> Plan[Service]:
+def find_service(trials: Trials, budget: Budget, *, stability: bool, like: Service | None) -> Plan[Service]:
     """Return the plan that lets all requests arrive at once, and more where these do not tell how fast they are served.
 
     ``like`` is what another seed has found: how many it takes. Where ``stability`` does not count that does as well.
     """
     if like is not None and not stability:
         return replace(like, at_once=None, trials=0)
+    budget.take()
     demand = trials.demand if like is None else like.demand
     at_once = outcome = outcome_of((yield [trials.at(ALL_AT_ONCE_PER_S, demand)])[0])
     count, limit = 1, service_limit_per_s(outcome)
     while stability and like is None and limit is None and count <= MOST_LONGER and (more := _longer(demand)):
+        if budget.left < 2:
+            break
+        budget.take()
         demand, count = more, count + 1
         outcome = outcome_of((yield [trials.at(ALL_AT_ONCE_PER_S, demand)])[0])
         limit = service_limit_per_s(outcome)
     return Service(
         served_per_s=limit or outcome.metrics["Requests/s"],
-        limit_per_s=limit if stability else None,
+        limit_per_s=limit,
         stability=stability,
         demand=demand,
         at_once=at_once if demand == trials.demand or like is None else None,

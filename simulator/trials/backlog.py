@@ -10,7 +10,7 @@ from traces.run_record import RunRecord
 from traces.workload import FloatColumn
 
 LONG = 3.0
-"""Requests must have waited for this many times the mean time in service before a rate of service is worth anything."""
+"""Requests must have waited for this many times the time in service before a rate of service is worth anything."""
 
 
 def present(run: RunRecord, windows: int) -> tuple[int, ...]:
@@ -35,21 +35,25 @@ def service_per_s(run: RunRecord) -> float:
     requests did not wait for long (:data:`LONG`), or one never finished.
     """
     rows = run.requests
-    if rows.decode_replica is not None and bool(np.any((rows.decode_replica != rows.replica) & (rows.restarts == 0))):
-        return _rate(rows.scheduled_s, rows.finished_s, float(rows.arrival_s[0]), _waited_until_s(run, None))
+    since_s, replicas = float(rows.arrival_s[0]), range(run.meta.replicas)
+    if any(group.role != "both" for group in run.meta.groups):
+        until_s = _waited_until_s(run, None)
+        in_service_s = float(rows.finished_s.max()) - until_s
+        return _rate(rows.scheduled_s, rows.finished_s, since_s, until_s, in_service_s)
     total = 0.0
-    for replica in range(run.meta.replicas):
-        own = rows.replica == replica
-        since_s = float(rows.arrival_s[0])
-        total += _rate(rows.scheduled_s[own], rows.finished_s[own], since_s, _waited_until_s(run, replica))
+    for own, until_s in ((rows.replica == replica, _waited_until_s(run, replica)) for replica in replicas):
+        scheduled_s, finished_s = rows.scheduled_s[own], rows.finished_s[own]
+        in_service_s = float((finished_s - scheduled_s).mean()) if own.any() else nan
+        total += _rate(scheduled_s, finished_s, since_s, until_s, in_service_s)
     return total
 
 
-def _rate(scheduled_s: FloatColumn, finished_s: FloatColumn, since_s: float, until_s: float) -> float:
-    in_service_s = finished_s - scheduled_s
-    if not len(in_service_s) or not until_s - since_s > LONG * float(in_service_s.mean()):
+def _rate(
+    scheduled_s: FloatColumn, finished_s: FloatColumn, since_s: float, until_s: float, in_service_s: float
+) -> float:
+    if not until_s - since_s > LONG * in_service_s:
         return nan
-    done = np.clip((until_s - scheduled_s) / np.maximum(in_service_s, 1e-12), 0.0, 1.0)
+    done = np.clip((until_s - scheduled_s) / np.maximum(finished_s - scheduled_s, 1e-12), 0.0, 1.0)
     return float(done.sum()) / (until_s - since_s)
 
 
