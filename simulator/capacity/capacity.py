@@ -74,11 +74,9 @@ class Capacity:
 
     @property
     def stable(self) -> bool | None:
-        """Whether the deployment keeps up with the capacity for ever; None where the run was too short to tell."""
-        limits = [seed.service.limit_per_s for seed in self.seeds]
-        if any(limit is None for limit in limits):
-            return None
-        return all(seed.low_per_s <= limit for seed, limit in zip(self.seeds, limits, strict=True) if limit)
+        """Whether the deployment keeps up with the capacity for ever; None where the requests were too few to tell."""
+        limit = self.service_limit_per_s
+        return None if limit is None else self.rate_per_s <= limit * (1 + 1e-9)
 
     @property
     def service_limit_per_s(self) -> float | None:

@@ -135,7 +135,7 @@ def find_seed_capacity(
     trials = Trials(candidate=candidate, demand=demand, goodput=slo.goodput, seed=seed)
     known = None if like is None else like.service
     service = yield from find_service(trials, budget, stability=search.stability, like=known)
-    if service.at_once is not None and service.limit_per_s is None and slo.margin(service.at_once) <= 0:
+    if service.at_once is not None and service.ceiling_per_s is None and slo.margin(service.at_once) <= 0:
         return _unlimited(seed, slo.bound_by(service.at_once), service)
     bracket, samples = _bracket(search, service, like), list[Sample]()
 
@@ -147,9 +147,9 @@ def find_seed_capacity(
     while (x := bracket.next_x()) is not None and budget.take():
         yield from look(exp(x))
     found = _found(seed, bracket, samples, service)
-    if not (search.look_beyond and found.above is None and service.limit_per_s and budget.take()):
+    if not (search.look_beyond and found.above is None and service.ceiling_per_s and budget.take()):
         return found
-    yield from look(service.limit_per_s * (1 + BEYOND_LIMIT))
+    yield from look(service.ceiling_per_s * (1 + BEYOND_LIMIT))
     return replace(found, samples=tuple(samples))
 
 
@@ -163,7 +163,7 @@ def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) ->
         tolerance=log_tolerance(search.tolerance),
         floor=log(LEAST_SHARE * service.served_per_s),
         top=log(MOST_SHARE * service.served_per_s),
-        ceiling=log(service.limit_per_s) if service.limit_per_s else inf,
+        ceiling=log(service.ceiling_per_s) if service.ceiling_per_s else inf,
         probable=log(service.served_per_s),
         slope=slope,
     )

@@ -63,10 +63,10 @@ class Service:
     served_per_s
         About how many a second.
     limit_per_s
-        The same where it may be relied on and counts: a queue grows for ever at higher rates. None where the requests
-        were too few to tell (of a trace, which has no more).
+        The same where it may be relied on: a queue grows for ever at higher rates. None where the requests were too
+        few to tell (of a trace, which has no more).
     stability
-        Whether it counts at all.
+        Whether rates beyond it fail.
     demand
         The requests that it took to know.
     at_once
@@ -81,6 +81,11 @@ class Service:
     demand: Demand
     at_once: Outcome | None
     trials: int
+
+    @property
+    def ceiling_per_s(self) -> float | None:
+        """The rate from which on all fail; None where there is none, or it is not known."""
+        return self.limit_per_s if self.stability else None
 
     def excess(self, rate_per_s: float, outcome: Outcome) -> float:
         """Return by how much a rate is too high to be kept up for ever, as a log; at most 0 where it is not."""
@@ -107,7 +112,7 @@ def find_service(trials: Trials, budget: Budget, *, stability: bool, like: Servi
         limit = service_limit_per_s(outcome)
     return Service(
         served_per_s=limit or outcome.metrics["Requests/s"],
-        limit_per_s=limit if stability else None,
+        limit_per_s=limit,
         stability=stability,
         demand=demand,
         at_once=at_once if demand == trials.demand or like is None else None,

@@ -113,8 +113,8 @@ def capacity(request: Request, *, as_json: bool = False) -> dict[str, Capacity]:
     """
     from simulator.capacity.report import Search, write_report
 
-    slo, demand = request.objective(), request.demand()
     _check(request)
+    slo, demand = request.objective(), request.demand()
     candidates = request.candidates(demand.longest)
     for candidate in candidates.values():
         candidate.scenario(demand.workload(1.0, request.seed), seed=request.seed)
@@ -137,6 +137,8 @@ def capacity(request: Request, *, as_json: bool = False) -> dict[str, Capacity]:
 
 def _check(request: Request) -> None:
     check_trials(request.seeds, request.most_trials)
+    if request.seed < 0:
+        raise InputError(f"a seed of {request.seed}", where="--seed", expected="an integer >= 0")
     least, most = TOLERANCES
     if not least <= request.tolerance <= most:
         what = f"a tolerance of {request.tolerance:g}"

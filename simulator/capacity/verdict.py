@@ -78,8 +78,9 @@ def _end(capacity: Capacity) -> str:
 def _doubt(capacity: Capacity) -> str:
     """Say what the runs do not tell."""
     if not capacity.stability:
-        return " Latencies of the run alone: whether it keeps up for ever was not asked."
-    if capacity.service_limit_per_s is None:
+        drowns = " Caution: that is more than is served for ever; in a longer run the queue grows without end."
+        return drowns if capacity.stable is False else ""
+    if capacity.stable is None:
         return " The requests are too few to tell how much it serves; only a queue that grows beyond doubt was refused."
     growing = [seed for seed in capacity.seeds if (below := seed.below) and drift(below.outcome).grows]
     if 2 * len(growing) > len(capacity.seeds):

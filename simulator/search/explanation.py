@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isinf
+
 from simulator.capacity.saturation import SATURATION
 from simulator.search.estimate import Estimate
 from simulator.search.lead import Lead
@@ -32,10 +34,12 @@ def explain(task: Task, found: Found) -> list[str]:
 
 def bound(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: MeanBatch) -> str:
     """Return what holds the winner back: what fails first beyond its capacity, and which resource it is short of."""
-    fails = (
-        "the queue grows without end" if estimate.bound_by == SATURATION else f"{estimate.bound_by} misses its limit"
-    )
-    return f"Beyond {estimate.rate_per_s:.3g} requests/s {fails}; {_short_of(candidate, estimate, outcome, batch)}."
+    short = _short_of(candidate, estimate, outcome, batch)
+    if isinf(estimate.high_per_s):
+        return f"The requests are too few to find its limit: the SLO holds even with all of them at once; {short}."
+    grows = estimate.bound_by == SATURATION
+    fails = "the queue grows without end" if grows else f"{estimate.bound_by} misses its limit"
+    return f"Beyond {estimate.rate_per_s:.3g} requests/s {fails}; {short}."
 
 
 def _short_of(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: MeanBatch) -> str:

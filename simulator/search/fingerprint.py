@@ -10,6 +10,7 @@ from typing import Any
 
 from simulator.search.search import Task
 from simulator.trials.candidate import Candidate
+from simulator.trials.shipment import files_in
 
 PACKAGES = ("traces", "policies", "profiler", "simulator")
 """What simulations are made of: equal versions of these have equal outcomes."""
@@ -50,12 +51,10 @@ def files_of(candidates: Iterable[Candidate], *others: str) -> list[str]:
 
 
 def content_hash(path: Path) -> str:
-    """Return a hash of the bytes of a file, or of all files in a folder with their names."""
+    """Return a hash of the bytes of a file, or of those in a folder with their names."""
     found = hashlib.sha256()
-    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if each.is_file():
-            found.update(str(each.relative_to(path)).encode() + b"\0")
-            found.update(hashlib.sha256(each.read_bytes()).digest())
+    for relative in files_in(path):
+        found.update(relative.encode() + b"\0" + hashlib.sha256((path / relative).read_bytes()).digest())
     return found.hexdigest()
 
 

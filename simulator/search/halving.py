@@ -17,6 +17,7 @@ from traces.errors import InputError
 
 PODIUM = 3
 """The winner and the runners-up, who are not left out for being dominated."""
+KV_USE = "KV use, max"
 NOISE = 4.0
 """Over the root of the number of requests: the share by which one run must be better than another, beyond the brackets
 of both capacities, before longer ones are taken to agree. 25 % at 256 requests."""
@@ -102,11 +103,15 @@ def judge(
 
 
 def distinct(order: Sequence[str], known: Mapping[str, Estimate]) -> list[str]:
-    """Return labels in order, but those last whose simulations came out to the last digit as those of one before."""
+    """Return labels in order, but those last whose simulations came out to the last digit as those of one before.
+
+    The share of the KV blocks does not count, of which there are more or fewer by the size of the largest batch.
+    """
     first: dict[str, str] = {}
     for label in order:
         each = known[label]
-        first.setdefault(repr((each.seeds_per_s, each.held_per_s, dict(each.metrics))), label)
+        metrics = {name: value for name, value in each.metrics.items() if name != KV_USE}
+        first.setdefault(repr((each.seeds_per_s, each.held_per_s, metrics)), label)
     leading = set(first.values())
     return [label for label in order if label in leading] + [label for label in order if label not in leading]
 

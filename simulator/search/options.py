@@ -185,7 +185,7 @@ Ray = Annotated[
         "--ray",
         metavar="ADDRESS",
         help="Run the simulations on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. The program and "
-        "the files it needs are sent there; its libraries must be installed. Needs the extra [ray].",
+        "the files it needs are sent there; its libraries must be installed. Needs the extra \\[ray].",
         rich_help_panel=EFFORT,
     ),
 ]

@@ -20,7 +20,8 @@ from traces.errors import InputError
 
 Result = TypeVar("Result")
 SHARE = 0.9
-"""Of the lower bound of the winner's capacity: where metrics are predicted if no rate is asked for."""
+"""Of the lower bound of the winner's capacity (of the capacity, where no seed was seen to hold anything): the rate for
+which metrics are predicted if none is asked for."""
 DRAWS = 19
 """The fewest of which the least and the most hold 90 % (see :func:`simulator.search.interval.of_draws`)."""
 CAPACITY_TRIALS, CAPACITY_TOLERANCE = 5, 0.04

@@ -94,6 +94,8 @@ class Space:
             what = next(iter(refused.values()), "no policy")
             raise InputError(f"the search space is empty: {what}", expected="at least one policy on one device")
         places = {placed.hardware: placed for placed in self._places(choices[0])}
+        if not places:
+            raise InputError("the search space is empty: no device", expected="at least one policy on one device")
         return [replace(placed, choice=choice) for placed in places.values() for choice in choices], refused
 
     def _choices(self) -> tuple[list[PolicyChoice], dict[str, str]]:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from simulator.child_processes import ONE_THREAD
@@ -124,20 +125,14 @@ class RayTasks:
 
 
 def _run(trial: Trial, parcels: Mapping[str, list[Any]]) -> Answer:
-    """Answer a trial, on a machine of the cluster."""
+    """Answer a trial, on a machine of the cluster; references come in lists, or Ray would fetch them each time."""
+    return answer_always(moved(trial, {name: _unpacked(name, reference) for name, (reference,) in parcels.items()}))
+
+
+@cache
+def _unpacked(name: str, reference: Any) -> str:
+    """Return where this process has put the files of a name."""
     import ray
 
-    paths = {name: _unpacked(name, reference, ray) for name, (reference,) in parcels.items()}
-    return answer_always(moved(trial, paths))
-
-
-_UNPACKED: dict[tuple[str, str], str] = {}
-"""Where this process has put files already, by name and reference."""
-
-
-def _unpacked(name: str, reference: Any, ray: Any) -> str:
-    key = name, reference.hex()
-    if key not in _UNPACKED:
-        parcel: Parcel = ray.get(reference)
-        _UNPACKED[key] = unpack(name, parcel)
-    return _UNPACKED[key]
+    parcel: Parcel = ray.get(reference)
+    return unpack(name, parcel)

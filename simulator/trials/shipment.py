@@ -14,13 +14,25 @@ from simulator.trials.trial import Trial
 from traces.errors import InputError
 
 Parcel = Mapping[str, bytes]
-"""The files of one name, by their paths within a folder; a single file is alone, by its own name."""
+"""The files of one name, by their paths within a folder; a single file is alone, by the name "" (:data:`ITSELF`)."""
+ITSELF = ""
+CONFIG = "config.json"
 
 
 def named_files(trial: Trial) -> list[str]:
     """Return the files and folders that a trial names, which a machine elsewhere has to have."""
     names = trial.candidate.names | {trial.demand.source}
     return sorted(name for name in names if Path(name).exists())
+
+
+def files_in(path: Path) -> list[str]:
+    """Return the files that count in a folder, within it; of a model's folder its configuration alone, for weights are
+    not simulated. Of a file, :data:`ITSELF`."""
+    if not path.is_dir():
+        return [ITSELF]
+    if (path / CONFIG).is_file():
+        return [CONFIG]
+    return sorted(str(each.relative_to(path)) for each in path.rglob("*") if each.is_file())
 
 
 def pack(name: str) -> Parcel:
@@ -32,23 +44,21 @@ def pack(name: str) -> Parcel:
         If it cannot be read.
     """
     path = Path(name)
-    files = [each for each in sorted(path.rglob("*")) if each.is_file()] if path.is_dir() else [path]
     try:
-        return {str(each.relative_to(path if path.is_dir() else path.parent)): each.read_bytes() for each in files}
+        return {relative: (path / relative).read_bytes() for relative in files_in(path)}
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", where=name) from error
 
 
 def unpack(name: str, parcel: Parcel) -> str:
     """Write a parcel to this machine's disk, once a process; return the path that takes the place of its name."""
-    folder = _folder(_digest(parcel))
+    folder = Path(_folder(_digest(parcel)).name)
     for relative, content in parcel.items():
-        target = folder / relative
+        target = folder / (relative or Path(name).name)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    is_file = list(parcel) == [Path(name).name]
-    return str(folder / Path(name).name if is_file else folder)
+    return str(folder / Path(name).name if ITSELF in parcel else folder)
 
 
 def moved(trial: Trial, paths: Mapping[str, str]) -> Trial:
@@ -83,5 +93,6 @@ def _digest(parcel: Parcel) -> str:
 
 
 @cache
-def _folder(digest: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f"charioteer-{digest[:8]}-"))
+def _folder(digest: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for these contents, which goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix=f"charioteer-{digest[:8]}-")

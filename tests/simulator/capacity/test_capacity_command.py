@@ -76,7 +76,7 @@ def test_it_prints_a_table_and_writes_what_it_found(tmp_path: Path) -> None:
         ({"arrivals": "all"}, "--arrivals: arrivals are 'all'"),
         ({"model": "llama-3.1-70b"}, "GiB"),
         ({"max_model_len": 500}, "at most --max-model-len 500"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -1}, "--seed: a seed of -1"),
         ({"policies": "vllm,orka"}, "--policies: unknown policy 'orka'"),
     ],
 )

@@ -11,6 +11,7 @@ from simulator.capacity.capacity import find_capacity, half_width
 from simulator.capacity.ratio import ratio
 from simulator.capacity.seed_capacity import SeedSearch, find_seed_capacity
 from simulator.capacity.slo import parse_slo
+from simulator.capacity.verdict import verdict
 from simulator.trials.plan import carry_out
 from tests.simulator.capacity.made_up import CANDIDATE, CHAT, MadeUp
 from traces.errors import InputError
@@ -106,7 +107,8 @@ def test_latencies_alone_decide_if_asked():
     assert found(MadeUp(lambda rate, _: rate / 3.0, limit=2.0)).rate_per_s == pytest.approx(2.0, rel=0.01)
     capacity = found(runner, stability=False)
     assert capacity.rate_per_s == pytest.approx(3.0, rel=0.03)
-    assert capacity.stable is None
+    assert capacity.stable is False
+    assert "more than is served for ever" in verdict("a", capacity)
 
 
 def test_an_slo_that_nobody_can_meet():
