@@ -17,8 +17,8 @@ from traces.demand import Demand
 from traces.goodput import parse_goodput
 
 STEP = 1.02
-CHAT = Demand(source="chat", num_prompts=240, length_scale=0.1)
-SUMMARIES = Demand(source="summarization", num_prompts=200, length_scale=0.1)
+CHAT = Demand(source="chat", num_prompts=160, length_scale=0.1)
+SUMMARIES = Demand(source="summarization", num_prompts=140, length_scale=0.1)
 HERE = Candidate(choice=choose("sarathi-serve"), model="mistral-7b", device="a100-sxm", max_model_len=SUMMARIES.longest)
 TARGETS = parse_goodput("ttft:400 tpot:14")
 TWO = ClusterSettings(groups=(GroupSettings(count=2),))

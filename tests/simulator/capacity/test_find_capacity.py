@@ -25,7 +25,7 @@ def found(runner, **options):
     return capacity
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     centre=st.floats(0.02, 0.95),
     spread=st.floats(0, 0.05),
@@ -47,7 +47,7 @@ def test_a_power_of_the_rate_is_found(centre, spread, power, seeds, stability):
     assert capacity.bound_by == "P99 TBT"
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(centre=st.floats(0.3, 0.95), noise=st.floats(0, 0.02))
 def test_noise_moves_the_capacity_by_little(centre, noise):
     def excess(rate, seed):
@@ -58,7 +58,7 @@ def test_noise_moves_the_capacity_by_little(centre, noise):
     assert capacity.rate_per_s == pytest.approx(centre, rel=0.03)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(cliff=st.floats(0.3, 0.95), fall=st.floats(0.001, 0.9), rise=st.floats(1.001, 1000))
 def test_a_cliff_is_found(cliff, fall, rise):
     capacity = found(MadeUp(lambda rate, _: fall if rate <= cliff else rise, limit=1.0))
@@ -67,7 +67,7 @@ def test_a_cliff_is_found(cliff, fall, rise):
     assert all(each.low_per_s <= cliff <= each.high_per_s for each in both)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.floats(0.2, 3), st.floats(0, 6))
 def test_of_a_margin_that_turns_some_crossing_is_found(frequency, phase):
     def excess(rate, _):
