@@ -44,7 +44,7 @@ class SlackSettings(PagedSettings):
     max_num_batched_tokens: int = 8192
     tbt_s: float = 0.1
     ttft_s: float = 2.0
-    patience: float = 20.0
+    patience: float = 40.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,6 +24,8 @@ from transformers import (  # noqa: E402
     Qwen3Config,
 )
 
+from oracle.costs import PlainCosts  # noqa: E402
+
 from engine.attention import ATTENTION, attention_backend, register  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.kv_cache import KVLayout  # noqa: E402
@@ -116,7 +118,7 @@ def make_engine(families: dict[str, Family]) -> Callable[..., Engine]:
         memory = KVMemory(blocks=blocks, block_size=block_size, max_model_len=context)
         found = families[family]
         runner = Runner(found.paged, found.layout, memory, attention_backend("sdpa"))
-        return Engine(runner, choose(policy, **(settings or {})), **others)
+        return Engine(runner, choose(policy, **(settings or {})), **{"costs": PlainCosts(), **others})
 
     return make
 

@@ -17,11 +17,12 @@ from engine.sampling import SamplingParams  # noqa: E402
 from policies import POLICIES  # noqa: E402
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen2-window", "qwen3"]
-ODD: dict[str, dict[str, int]] = {
+ODD: dict[str, dict[str, float]] = {
     "sarathi": {"chunk_size": 7, "tile_size": 7},
     "sarathi-serve": {"max_num_batched_tokens": 7},
     "chunked-only": {"max_num_batched_tokens": 7},
     "vllm-v1": {"max_num_batched_tokens": 7, "max_num_seqs": 5},
+    "slack": {"max_num_batched_tokens": 7, "watermark": 0.0, "tbt_s": 100.0, "ttft_s": 100.0},
 }
 RESERVING = ("faster-transformer", "orca", "sarathi")
 
