@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the engine needs torch")
 pytest.importorskip("transformers", reason="the engine needs transformers")
 
+from oracle.costs import PlainCosts  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -23,8 +24,6 @@ from transformers import (  # noqa: E402
     Qwen2Config,
     Qwen3Config,
 )
-
-from oracle.costs import PlainCosts  # noqa: E402
 
 from engine.attention import ATTENTION, attention_backend, register  # noqa: E402
 from engine.engine import Engine  # noqa: E402

@@ -60,7 +60,7 @@ def test_tokens_are_those_of_transformers(
     done = served(engine, requests)
     assert [request.output_token_ids for request in done] == expected[family]
     assert {request.finish_reason for request in done} == {"length"}
-    if policy not in RESERVING:
+    if policy not in (*RESERVING, "slack"):
         assert sum(request.sequence.preemptions for request in done) > 0
     assert engine.policy.pool.used == 0
 

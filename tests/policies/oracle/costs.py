@@ -25,7 +25,7 @@ class PlainCosts:
     def iteration_time(self, batch: BatchLike, stage: int = 0) -> float:
         return self.seconds(batch.prefill_tokens + batch.decodes, batch.decode_context_sum, stage)
 
-    def interval(self, batch: BatchLike, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:  # noqa: ARG002
+    def interval(self, batch: BatchLike, coverage: float = 0.9, stage: int = 0) -> tuple[float, float]:
         time_s = self.iteration_time(batch, stage)
         return time_s / self.upper, time_s * self.upper
 
