@@ -25,27 +25,17 @@ class KVForecast:
 
     def __init__(self, memory: KVMemory) -> None:
         self._memory = memory
-        self._recent: deque[tuple[int, int]] = deque()
+        self._recent: deque[int] = deque()
         self._outputs: list[int] = []
         self._sums: list[int] = [0]
-        self._prompts = 0
 
     def note(self, sequence: Sequence) -> None:
         """Take note of a request that has ended."""
-        self._recent.append((sequence.prompt_tokens, sequence.generated))
-        self._prompts += sequence.prompt_tokens
+        self._recent.append(sequence.generated)
         insort(self._outputs, sequence.generated)
         if len(self._recent) > MOST:
-            prompt, output = self._recent.popleft()
-            self._prompts -= prompt
-            del self._outputs[bisect_left(self._outputs, output)]
+            del self._outputs[bisect_left(self._outputs, self._recent.popleft())]
         self._sums = list(accumulate(self._outputs, initial=0))
-
-    @property
-    def prompt_tokens_per_decode(self) -> float:
-        """Prompt tokens for each decoded one of the requests that have ended; infinite where none has."""
-        decoded = self._sums[-1] - len(self._outputs)
-        return self._prompts / decoded if decoded > 0 else float("inf")
 
     def rest(self, generated: int) -> int:
         """Return how many more tokens an output of ``generated`` tokens is expected to get."""
@@ -94,9 +84,8 @@ def peak_tokens(residents: Iterable[tuple[int, int]]) -> int:
     The most is held when one of them ends: those that end no earlier have then grown by as much as it has (R. Gong et
     al., "Past-Future Scheduler for LLM Serving under SLA Guarantees", ASPLOS 2025).
     """
-    most = held = count = 0
-    for tokens, rest in sorted(residents, key=lambda each: -each[1]):
+    most = held = 0
+    for count, (tokens, rest) in enumerate(sorted(residents, key=lambda each: -each[1]), start=1):
         held += tokens
-        count += 1
         most = max(most, held + count * rest)
     return most

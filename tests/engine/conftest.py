@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the engine needs torch")
 pytest.importorskip("transformers", reason="the engine needs transformers")
 
+from oracle.costs import PlainCosts  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -116,7 +117,7 @@ def make_engine(families: dict[str, Family]) -> Callable[..., Engine]:
         memory = KVMemory(blocks=blocks, block_size=block_size, max_model_len=context)
         found = families[family]
         runner = Runner(found.paged, found.layout, memory, attention_backend("sdpa"))
-        return Engine(runner, choose(policy, **(settings or {})), **others)
+        return Engine(runner, choose(policy, **(settings or {})), **{"costs": PlainCosts(), **others})
 
     return make
 

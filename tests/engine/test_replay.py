@@ -131,7 +131,7 @@ def engine_rows(engine: Engine, workload: Workload) -> tuple[list[Row], list[flo
 def simulator_rows(engine: Engine, choice: Any, workload: Workload, times_s: list[float]) -> list[Row]:
     """Replay the same workload in the simulator, iterations taking ``times_s``."""
     rows: list[Row] = []
-    clock, policy = Clock(), choice.build(engine.runner.memory)
+    clock, policy = Clock(), choice.build(engine.runner.memory, costs=engine.policy.costs)
     decodes = deque[list[int]]()
     schedule = policy.schedule
 

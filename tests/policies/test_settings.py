@@ -36,7 +36,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_num_batched_tokens": 8192,
         "tbt_s": 0.1,
         "ttft_s": 2.0,
-        "patience": 20.0,
+        "patience": 40.0,
     },
 }
 

@@ -18,7 +18,7 @@ class Slack(Paged):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self.ratios: list[float] = []
-        self.ended: list[tuple[int, int]] = []
+        self.ended: list[int] = []
         self.expected: list[tuple[float, float]] = []
         self.now_s = 0.0
 
@@ -51,9 +51,7 @@ class Slack(Paged):
         if expected_s > 0 and now_s > started_s:
             self.ratios.append((now_s - started_s) / expected_s)
         started, finished, gaps = super().complete(now_s, stopped)
-        self.ended += [
-            (job.request.prompt_tokens, job.generated) for job in sorted(finished, key=lambda job: job.place)
-        ]
+        self.ended += [job.generated for job in sorted(finished, key=lambda job: job.place)]
         return started, finished, gaps
 
     # --- the batch ---
@@ -137,7 +135,7 @@ class Slack(Paged):
         return free >= everyone + self.blocks_for(growth * everyone // len(seen))
 
     def rest(self, generated: int) -> int:
-        outputs = [output for _, output in self.ended[-256:]]
+        outputs = self.ended[-256:]
         longer = [output for output in outputs if output > generated]
         if not longer:
             return 1 if outputs else 0
