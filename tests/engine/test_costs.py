@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from engine.costs import costs_known, known_costs  # noqa: E402
-from engine.engine import Engine  # noqa: E402
-from engine.session import EngineSettings, build_engine, policy_choice  # noqa: E402
-from policies import choose  # noqa: E402
-from traces.errors import InputError  # noqa: E402
+from engine.costs import costs_known, known_costs
+from engine.engine import Engine
+from engine.session import EngineSettings, build_engine, policy_choice
+from policies import choose
+from traces.errors import InputError
 
 
 def test_policies_that_do_not_ask_are_told_nothing(make_engine: Callable[..., Engine]) -> None:
