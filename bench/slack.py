@@ -19,7 +19,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import exp, inf, log, sqrt
 from pathlib import Path
 from time import perf_counter
@@ -122,6 +122,16 @@ class Case:
         """Return Sarathi-Serve with a budget."""
         return self.candidate(choose("sarathi-serve", max_num_seqs=MAX_NUM_SEQS, max_num_batched_tokens=budget))
 
+    def in_order(self, candidate: Candidate) -> Candidate:
+        """Return the same in order of arrival.
+
+        All requests at once tell how fast they are served. Slack would then run all short prompts before all long ones,
+        and end with few of these side by side: a mix that no stream of arrivals brings.
+        """
+        if candidate.choice.name != "slack":
+            return candidate
+        return self.candidate(choose("slack", max_num_seqs=MAX_NUM_SEQS, tbt_s=self.tbt_s, patience=0.0))
+
     @property
     def slack(self) -> Candidate:
         """Return Slack, told the target, all else at its defaults."""
@@ -161,7 +171,8 @@ def capacity(case: Case, candidate: Candidate, seed: int, guess_per_s: float) ->
     trials by the slope of the margin; Slack's is flat, just within the target, until it is not.
     """
     trials = Trials(candidate=candidate, demand=case.demand, goodput=None, seed=seed)
-    service = carry_out(find_service(trials, stability=True, like=None))
+    served = replace(trials, candidate=case.in_order(candidate))
+    service = carry_out(find_service(served, stability=True, like=None))
     limit = service.limit_per_s or inf
 
     def missed(rate_per_s: float) -> str:

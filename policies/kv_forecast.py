@@ -14,13 +14,16 @@ from policies.sequence import Sequence
 
 MOST = 256
 """The latest outputs that count."""
+SPREAD = 0.6180339887498949
+"""Multiples of the golden ratio, less their whole parts, are spread evenly however many there are."""
 
 
 class KVForecast:
     """Learns the lengths of requests that have ended, and says whether more residents fit until they end, too.
 
     A scheduler does not know when an output ends. One of ``n`` tokens so far is expected to become as long as those
-    became, on average, that were longer than ``n``.
+    became that were longer than ``n``: alone, as on average; among others, some less and some more, so that they do not
+    all end at once.
     """
 
     def __init__(self, memory: KVMemory) -> None:
@@ -45,6 +48,14 @@ class KVForecast:
             return 0 if not ended else 1
         return (self._sums[-1] - self._sums[first]) // (len(ended) - first) - generated
 
+    def drawn_rest(self, generated: int, share: float) -> int:
+        """Return how many more tokens it gets, if a ``share`` of those that were longer became no longer than it."""
+        ended = self._outputs
+        first = bisect_right(ended, generated)
+        if first == len(ended):
+            return self.rest(generated)
+        return ended[first + int(share * (len(ended) - first))] - generated
+
     def fits(
         self, free: int, residents: int, batch: Batch, prefilling: Iterable[Sequence], newcomers: Listing[Sequence]
     ) -> bool:
@@ -61,14 +72,16 @@ class KVForecast:
         blocks_for, most = self._memory.blocks_for, residents + len(newcomers)
         if free >= most * (blocks_for(self.rest(0)) + 1):
             return True
-        seen = [(each.target, self.rest(each.generated)) for each in [*prefilling, *newcomers]]
+        seen = [(each.generated, each.target) for each in [*prefilling, *newcomers]]
         if batch.group is not None:
             clock = batch.group.clock
             for each in batch.group:
                 ticks = clock - each.joined
-                seen.append((each.computed + ticks, self.rest(each.generated + ticks)))
-        growth = peak_tokens(seen) - sum([tokens for tokens, _ in seen])
-        return free >= most + blocks_for(growth * most // len(seen))
+                seen.append((each.generated + ticks, each.computed + ticks))
+        seen.sort()
+        needs = [(held, self.drawn_rest(generated, SPREAD * place % 1)) for place, (generated, held) in enumerate(seen)]
+        growth = peak_tokens(needs) - sum([held for held, _ in needs])
+        return free >= blocks_for(growth * most // len(seen))
 
 
 def peak_tokens(residents: Iterable[tuple[int, int]]) -> int:

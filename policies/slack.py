@@ -66,8 +66,8 @@ class Slack(PagedPolicy):
     **How much.** A token is due ``tbt_s`` after the one before it. A cost model says how long the batch will take with
     so many prompt tokens, :class:`policies.pace.Pace` by how much it has been too low, and
     :class:`policies.budget.Budget` finds the tokens that fit. With pipeline parallelism a batch goes through all
-    stages, each behind the batch before it: on one it may take its share of the time. Where nothing decodes no token is due;
-    then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time.
+    stages, each behind the batch before it: on one it may take its share of the time. Where nothing decodes no token
+    is due; then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time.
 
     **Who.** Prompts run in order of the moment until which they can wait: ``ttft_s`` after their arrival, or
     ``patience`` times their own prefill time where that is longer. So short ones pass long ones, but nobody who comes

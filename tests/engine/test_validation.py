@@ -113,7 +113,7 @@ def test_what_is_measured_goes_to_the_judge_unchanged(make_engine: Callable[...,
     seen: dict[str, Any] = {}
 
     class Witness:
-        def __init__(self, *, deployment: Any, memory: Any, profile: Path, seed: int) -> None:
+        def __init__(self, *, deployment: Any, memory: Any, profile: Path, seed: int, told: Any = None) -> None:
             seen["rows"] = read_profile(profile).table.num_rows
 
         def saturation(self, workload: Workload, choices: Mapping[str, Any]) -> dict[str, float]:

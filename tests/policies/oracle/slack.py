@@ -129,10 +129,18 @@ class Slack(Paged):
             return True
         deciding = {piece.job for piece in self.batch}
         seen = [*self.ready_prefills(), *newcomers, *deciding]
-        needs = [(job.computed if job in deciding else job.target, self.rest(job.generated)) for job in seen]
+        states = sorted((job.generated, job.computed if job in deciding else job.target) for job in seen)
+        needs = [
+            (held, self.drawn_rest(generated, 0.6180339887498949 * place % 1))
+            for place, (generated, held) in enumerate(states)
+        ]
         peaks = [sum(held + rest for held, more in needs if more >= rest) for _, rest in needs]
         growth = max(0, max(peaks) - sum(held for held, _ in needs))
-        return free >= everyone + self.blocks_for(growth * everyone // len(seen))
+        return free >= self.blocks_for(growth * everyone // len(seen))
+
+    def drawn_rest(self, generated: int, share: float) -> int:
+        longer = sorted(output for output in self.ended[-256:] if output > generated)
+        return longer[int(share * len(longer))] - generated if longer else self.rest(generated)
 
     def rest(self, generated: int) -> int:
         outputs = self.ended[-256:]

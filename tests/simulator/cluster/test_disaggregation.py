@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle.costs import PlainCosts
 
 from policies import POLICIES, KVMemory, Policy, Sequence, choose
 from simulator.cluster import Group
@@ -155,7 +156,7 @@ def fresh(request: int, tokens: int) -> Sequence:
 
 def policy(name: str, *, blocks: int = 300, max_num_seqs: int = 8) -> Policy:
     memory = KVMemory(blocks=blocks, max_model_len=256)
-    return choose(name, max_num_seqs=max_num_seqs).build(memory)
+    return choose(name, max_num_seqs=max_num_seqs).build(memory, costs=PlainCosts(base_s=0.01, token_s=1e-4))
 
 
 @pytest.mark.parametrize("name", POLICIES)

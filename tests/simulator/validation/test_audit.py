@@ -112,7 +112,7 @@ def taken(iterations: IterationColumns, rows: slice) -> IterationColumns:
 @settings(max_examples=15, deadline=None)
 def test_whatever_the_times_were_every_batch_is_the_same(policy: str, seed: int, waits: bool) -> None:
     workload = random_workload(seed)
-    run = engine_run(chosen(policy).build(MEMORY), workload, np.random.default_rng(seed), waits=waits)
+    run = engine_run(chosen(policy).build(MEMORY, costs=FLAT), workload, np.random.default_rng(seed), waits=waits)
     found = audit(run, workload, chosen(policy), MEMORY, FLAT)
     assert found.same.all()
     assert len(found) == len(run)
