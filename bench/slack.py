@@ -40,10 +40,10 @@ from simulator.capacity.service import Trials, find_service  # noqa: E402
 from simulator.capacity.slo import Slo, parse_slo  # noqa: E402
 from simulator.simulation import simulate_in_memory  # noqa: E402
 from simulator.trials.candidate import Candidate  # noqa: E402
-from simulator.trials.demand import Demand  # noqa: E402
 from simulator.trials.plan import carry_out  # noqa: E402
 from simulator.trials.trial import Trial  # noqa: E402
 from traces.command_line import new_app, new_console, new_table, run  # noqa: E402
+from traces.demand import Demand  # noqa: E402
 from traces.metrics import measure  # noqa: E402
 from traces.run_record import RunRecord  # noqa: E402
 
