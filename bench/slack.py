@@ -36,7 +36,7 @@ from profiler.aggregates import Aggregates  # noqa: E402
 from profiler.cost_model import load_cost_model  # noqa: E402
 from profiler.deployment import Deployment  # noqa: E402
 from simulator.capacity.saturation import SATURATION  # noqa: E402
-from simulator.capacity.service import Budget as ServiceBudget
+from simulator.capacity.service import Budget as ServiceBudget  # noqa: E402
 from simulator.capacity.service import Trials, find_service  # noqa: E402
 from simulator.capacity.slo import Slo, parse_slo  # noqa: E402
 from simulator.simulation import simulate_in_memory  # noqa: E402
