@@ -119,7 +119,7 @@ class RayTasks:
         counter, most = (self._deaths, MOST_DEATHS) if own else (self._losses, MOST_LOSSES)
         counter[ticket] += 1
         if counter[ticket] >= most:
-            return [(ticket, gave_up(trial, type(error).__name__))]
+            return [(ticket, gave_up(trial, type(error).__name__, most))]
         self.start(ticket, trial)
         return []
 

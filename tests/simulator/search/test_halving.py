@@ -125,6 +125,10 @@ def test_what_both_have_in_common_does_not_blur_a_lead():
     assert found.ratio == pytest.approx(1.5)
     assert log(found.high / found.low) == pytest.approx(0.0, abs=1e-9)
     assert found.sure
+    fails = lead("other", "capacity", 0.75, (ours, theirs), ([1.0, 2.0, 0.0], [0.5, 1.0, 0.25]))
+    assert (fails.low, fails.high, fails.sure) == (0.0, found.high, False)
+    unknown = lead("other", "capacity", 0.75, (ours, theirs), ([0.0, 2.0], [0.5, 1.0]))
+    assert (unknown.ratio, unknown.low, unknown.sure) == (found.ratio, 0.0, False)
     unsure = lead("other", "capacity", 1.0, (ours, [3.0, 1.5, 4.5]), ([1.0], [1.0]))
     assert unsure.low < 1 < unsure.high
     assert "too close to call" in unsure.verdict
