@@ -12,7 +12,7 @@ from traces.errors import InputError
 Result = TypeVar("Result")
 
 
-class Failed(InputError):
+class TrialError(InputError):
     """A trial was not answered: processes died over it, or the program failed. Nobody keeps that for an answer: with
     more memory, or fewer processes, there may be one."""
 

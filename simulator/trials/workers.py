@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 from simulator.child_processes import one_thread, signals_masked
-from simulator.trials.plan import Answer, Failed, answer
+from simulator.trials.plan import Answer, TrialError, answer
 from simulator.trials.trial import Trial
 from traces.errors import InputError
 
@@ -175,11 +175,11 @@ class _Worker:
         self.connection.close()
 
 
-def gave_up(trial: Trial, how: str, times: int) -> Failed:
+def gave_up(trial: Trial, how: str, times: int) -> TrialError:
     """Return the answer to a trial over which so many processes died, or machines were lost."""
     what = f"the process that simulates it died {times} times ({how})"
     where = f"{trial.candidate.label} at {trial.rate_per_s:g} requests/s, seed {trial.seed}"
-    return Failed(what, where=where, expected="enough memory for it, perhaps with fewer workers")
+    return TrialError(what, where=where, expected="enough memory for it, perhaps with fewer workers")
 
 
 def answer_always(trial: Trial) -> Answer:
@@ -189,7 +189,7 @@ def answer_always(trial: Trial) -> Answer:
     except (Exception, MemoryError) as error:  # whatever a trial does, the others go on
         traceback.print_exc()
         what = f"the simulation failed ({type(error).__name__}: {error})"
-        return Failed(what, where=trial.candidate.label, expected="none to: this is a defect of the program")
+        return TrialError(what, where=trial.candidate.label, expected="none to: this is a defect of the program")
 
 
 def _serve(connection: Connection) -> None:

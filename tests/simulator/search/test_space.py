@@ -1,11 +1,15 @@
 """What is searched: lists as people write them, prices, files, what cannot run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.cluster_settings import ClusterSettings, GroupSettings, LinkSettings
+from simulator.failures import FailureSettings
+from simulator.router_catalog import RouterChoice
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.prices import parse_prices
 from simulator.search.space import PolicyAxes, Space, select
@@ -127,6 +131,21 @@ def write(tmp_path, document):
     path = tmp_path / "space.json"
     path.write_text(json.dumps(document))
     return path
+
+
+def test_clusters_that_differ_in_anything_are_told_apart():
+    two, split = (GroupSettings(count=2),), (GroupSettings(role="prefill"), GroupSettings(role="decode"))
+    clusters = (
+        ClusterSettings(groups=two),
+        ClusterSettings(groups=two, router=RouterChoice(name="least-kv")),
+        ClusterSettings(groups=two, failures=FailureSettings(mtbf_s=100.0, mttr_s=10.0)),
+        ClusterSettings(groups=(GroupSettings(count=2, max_num_seqs=8),)),
+        ClusterSettings(groups=split),
+        ClusterSettings(groups=split, link=LinkSettings(latency_s=0.01)),
+    )
+    space = replace(SMALL, policies=(PolicyAxes(name="orca"),), max_num_seqs=(32,), tensor_parallel_size=(1,))
+    found = select(replace(space, replicas=(2,), clusters=clusters), 100, 0).candidates
+    assert [each.cluster for each in found.values()] == list(clusters)
 
 
 def test_a_space_file(tmp_path):
