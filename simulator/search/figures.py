@@ -94,7 +94,7 @@ def _scatter(found: Found, made: list[Point], x_title: str, y_title: str, value:
     style(figure, height=460, xaxis_title=x_title, yaxis_title=y_title)
     figure.update_yaxes(rangemode="tozero")
     costs = [point.cost for point in made]
-    if max(costs) > WIDE * min(costs):
+    if costs and max(costs) > WIDE * min(costs):
         figure.update_xaxes(type="log", title=f"{x_title} (log)")
     if value is _ttft:
         log_axis(figure, "y", [np.asarray([value(point) for point in made])])

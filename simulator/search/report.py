@@ -9,6 +9,7 @@ from os import PathLike
 from simulator.report import figure_html
 from simulator.report_page import page, table_html
 from simulator.scoreboard import duration, three_digits
+from simulator.search.documents import coverage
 from simulator.search.figures import panels
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
@@ -60,7 +61,8 @@ def _predicted(task: Task, found: Found) -> Iterator[str]:
     """Yield what is predicted of the podium, with intervals."""
     yield f"<h2>Predicted at {found.rate_per_s:.3g} requests/s</h2>\n"
     yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in '
-    yield f"{task.draws} draws of what that may be wrong by (of 19 and more, 90 %), for these very requests.</p>\n"
+    yield f"{100 * coverage(task.draws):g} % of what that may be wrong by ({task.draws} draws), "
+    yield "for these very requests.</p>\n"
     names = [name for name in next(iter(found.predictions.values())).metrics if not name.endswith(("MAX", "P95"))]
     rows = []
     for name in names:

@@ -156,7 +156,7 @@ def prepare(request: Request) -> Prepared:
 
 
 def _check_counts(request: Request) -> None:
-    least = {"settings": 1, "finalists": 1, "draws": 0}
+    least = {"settings": 1, "finalists": 1, "draws": 2}
     for name, bound in least.items():
         if getattr(request, name) < bound:
             raise InputError(f"is {getattr(request, name)}", where=f"--{name}", expected=f"an integer >= {bound}")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.capacity.slo import parse_slo
+from simulator.search.documents import coverage
 from simulator.search.estimate import Estimate, Refusal
 from simulator.search.halving import check, check_reached, judge
 from simulator.search.interval import Interval, of_draws, widened
@@ -109,6 +110,11 @@ def test_nineteen_draws_span_90_percent_and_others_their_ranks():
     assert of_draws(5.0, [float(each) for each in range(1, 20)]) == Interval(value=5.0, low=1.0, high=19.0)
     assert of_draws(20.0, [float(each) for each in range(1, 40)]) == Interval(value=20.0, low=2.0, high=38.0)
     assert of_draws(1.0, []) == Interval(value=1.0, low=1.0, high=1.0)
+
+
+@pytest.mark.parametrize(("draws", "share"), [(2, 0.33), (5, 0.66), (18, 0.89), (19, 0.9), (199, 0.9)])
+def test_fewer_draws_promise_less(draws, share):
+    assert coverage(draws) == share
 
 
 def test_independent_errors_add_as_squares():
