@@ -57,6 +57,8 @@ class Bracket:
         Log rate beyond which it is likely to fail: the first step up goes there.
     slope
         What the margin rises by, about, when the log rate rises by one; None: not known.
+    likely_flat
+        Whether to take the margin for flat up to where it holds as long as a single point is known there.
     """
 
     guess: float
@@ -66,6 +68,7 @@ class Bracket:
     ceiling: float = inf
     probable: float = -inf
     slope: float | None = None
+    likely_flat: bool = False
     points: list[Point] = field(default_factory=list)
     _widths: list[float] = field(default_factory=list)
 
@@ -107,6 +110,15 @@ class Bracket:
         """Whether it holds at the top."""
         return self.low_x >= self.top
 
+    @property
+    def flat(self) -> bool:
+        """Whether the margin hardly rises up to where it holds, so that no line tells when it will fail: a policy that
+        fills every iteration up to its limit is just within it until it breaks down."""
+        held = sorted(point for point in self.points if point.x <= self.low_x)[-2:]
+        if len(held) < 2:
+            return self.likely_flat and bool(held)
+        return held[1].margin - held[0].margin < FLATTEST * (held[1].x - held[0].x)
+
     def add(self, x: float, margin: float) -> None:
         """Take in the margin at a log rate."""
         self.points.append(Point(x, margin))
@@ -139,7 +151,7 @@ class Bracket:
             crossing = min(self.ceiling, end.x - min(far, max(-far, end.margin / self.steepness())))
         else:
             crossing = low.x + (high.x - low.x) * _share(low.margin, high.margin)
-        return max(crossing, 0.5 * (self.low_x + self.high_x)) if self._flat and self.width < inf else crossing
+        return max(crossing, self.low_x + 0.5 * self.width) if self.flat and self.width < inf else crossing
 
     def ends(self) -> tuple[float, float]:
         """Return the log rates between which the crossing is.
@@ -167,13 +179,6 @@ class Bracket:
     def _beside(self) -> tuple[Point | None, Point | None]:
         """The points on either side of the crossing, without a low one that is far from it."""
         return None if self.high and self.width >= WIDE else self.low, self.high
-
-    @property
-    def _flat(self) -> bool:
-        """Whether the margin hardly rises up to where it holds, so that no line tells when it will fail: a policy that
-        fills every iteration up to its limit is just within it until it breaks down."""
-        held = sorted(point for point in self.points if point.x <= self.low_x)[-2:]
-        return len(held) == 2 and held[1].margin - held[0].margin < FLATTEST * (held[1].x - held[0].x)
 
     def _hopeless(self, *, last: bool) -> bool:
         """Whether only the floor is left: two failed, and the line through the lowest two fails there as well."""
@@ -212,8 +217,9 @@ class Bracket:
     def _within(self) -> float:
         low_x, width = self.low_x, self.width
         slow = len(self._widths) >= 4 and width > 0.5 * self._widths[-4]
-        if width <= 2 * self.tolerance or slow:
-            return low_x + 0.5 * width
+        middle = low_x + 0.5 * width
+        if width <= 2 * self.tolerance or slow or (self.flat and self.crossing() <= middle):
+            return middle
         return min(self.high_x - 0.1 * width, max(low_x + 0.1 * width, self._aimed()))
 
     def _aimed(self) -> float:

@@ -44,6 +44,8 @@ class SeedCapacity:
         How fast requests are served at most.
     slope
         How much the margin rises with the log of the rate there.
+    flat
+        Whether it hardly rises up to there (:attr:`Bracket.flat`).
     samples
         The trials with arrivals at a rate, in the order in which they ran.
     """
@@ -57,6 +59,7 @@ class SeedCapacity:
     unlimited: bool
     service: Service
     slope: float
+    flat: bool
     samples: tuple[Sample, ...]
 
     @property
@@ -186,6 +189,7 @@ def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) ->
         ceiling=log(service.ceiling_per_s) if service.ceiling_per_s else inf,
         probable=log(service.served_per_s),
         slope=slope,
+        likely_flat=like is not None and like.flat,
     )
 
 
@@ -203,6 +207,7 @@ def _found(seed: int, bracket: Bracket, samples: list[Sample], service: Service)
         unlimited=bracket.unlimited,
         service=service,
         slope=bracket.steepness(),
+        flat=bracket.flat,
         samples=tuple(samples),
     )
 
@@ -218,5 +223,6 @@ def _unlimited(seed: int, bound_by: str, service: Service) -> SeedCapacity:
         unlimited=True,
         service=service,
         slope=USUAL_SLOPE,
+        flat=False,
         samples=(),
     )

@@ -131,6 +131,8 @@ def _dominated(
 
 def _dominates(other: str, label: str, known: Mapping[str, Estimate], candidates: Mapping[str, Candidate]) -> bool:
     ours, theirs = candidates[label].gpus, candidates[other].gpus
+    if not known[other].seen:
+        return False
     no_more = ours.keys() == theirs.keys() and all(theirs[device] <= ours[device] for device in ours)
     beyond = 1 + NOISE / sqrt(known[label].requests)
     return no_more and known[other].low_per_s > beyond * known[label].high_per_s

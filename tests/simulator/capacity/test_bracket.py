@@ -63,7 +63,29 @@ def test_what_never_holds_ends_at_the_floor():
     bracket = searched(lambda _: 3.0)
     assert bracket.unmet
     assert bracket.crossing() == -inf
-    assert len(bracket.points) <= 7
+    assert len(bracket.points) == 3
+
+
+def test_the_last_look_is_at_the_floor_where_all_has_failed():
+    bracket = Bracket(guess=0.0, tolerance=TOLERANCE, floor=-7.0, top=7.0)
+    for margin in (2.0, 0.6, 0.25):
+        bracket.add(bracket.next_x(), margin)
+    assert bracket.next_x() > bracket.next_x(last=True) == -7.0
+    bracket.add(-7.0, -0.1)
+    assert bracket.low_x == -7.0 < bracket.crossing() < bracket.points[2].x
+
+
+@given(cliff=st.floats(0.01, 0.3), rise=st.floats(0.001, 5), most=st.floats(-0.01, -1e-6))
+def test_a_margin_that_is_flat_up_to_a_cliff_is_halved(cliff, rise, most):
+    """Three looks tell that it is flat; then each halves what is left of 0.32 below the ceiling."""
+    bracket = searched(lambda x: most if x <= cliff else rise, ceiling=0.32)
+    assert bracket.low_x <= cliff <= bracket.high_x
+    assert bracket.width <= TOLERANCE
+    assert len(bracket.points) <= 8
+
+
+def test_a_flat_margin_far_from_zero_holds_up_to_the_ceiling():
+    assert len(searched(lambda _: -0.7, ceiling=0.22).points) == 2
 
 
 def test_what_always_holds_ends_at_the_top():

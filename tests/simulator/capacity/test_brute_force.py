@@ -36,9 +36,9 @@ def swept(candidate, demand, slo, near):
         trial = Trial(candidate=candidate, demand=demand, rate_per_s=rate_per_s, seed=near.seed, goodput=slo.goodput)
         return rate_per_s <= limit and slo.margin(trial.run()) <= 0
 
-    rate = near.rate_per_s / STEP**6
+    rate = near.rate_per_s / STEP**3
     while not holds(rate):
-        rate /= STEP**6
+        rate /= STEP**3
     while holds(rate * STEP):
         rate *= STEP
     return rate * sqrt(STEP)

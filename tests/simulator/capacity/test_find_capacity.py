@@ -1,5 +1,6 @@
 """The search over seeds, on made-up outcomes whose capacity is known."""
 
+from dataclasses import replace
 from math import exp, inf, log, sin
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.capacity.capacity import find_capacity, half_width
+from simulator.capacity.capacity import find_capacity, half_width, together
 from simulator.capacity.ratio import ratio
+from simulator.capacity.saturation import ALL_AT_ONCE_PER_S
 from simulator.capacity.seed_capacity import SeedSearch, find_seed_capacity
 from simulator.capacity.slo import parse_slo
-from simulator.capacity.verdict import verdict
+from simulator.capacity.verdict import verdict, verdicts
 from simulator.trials.plan import carry_out
 from tests.simulator.capacity.made_up import CANDIDATE, CHAT, MadeUp
 from traces.errors import InputError
@@ -118,6 +120,53 @@ def test_an_slo_that_nobody_can_meet():
     assert (capacity.rate_per_s, capacity.low_per_s) == (0.0, 0.0)
     assert {trial.seed for trial in runner.trials} == {0}
     assert min(runner.rates) == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize("most", [5, 6, 8])
+def test_an_slo_that_nobody_can_meet_is_seen_with_few_trials(most):
+    """A request alone takes 12 ms of the 1 ms it may; a queue adds to that."""
+    runner = MadeUp(lambda rate, _: 12 + 300 * rate / (1 - min(rate, 0.99)), limit=1.0)
+    assert found(runner, seeds=1, most_trials=most).unmet
+
+
+def test_a_capacity_that_no_rate_was_seen_to_hold_for_is_flagged():
+    search = SeedSearch(most_trials=3)
+    runner = MadeUp(lambda rate, _: (rate / 0.01) ** 0.5, limit=1.0)
+    seed = carry_out(find_seed_capacity(CANDIDATE, CHAT, SLO, search), runner)
+    assert (seed.seen, seed.unmet, seed.below) == (False, False, None)
+    capacity = together([seed], stability=True)
+    assert not capacity.seen
+    assert "no rate was seen to hold" in verdict("a", capacity)
+    sure = found(MadeUp(lambda rate, _: rate, limit=0.5))
+    assert sure.seen
+    assert verdicts({"a": capacity, "b": sure})[0].startswith("a sustains")
+
+
+def test_a_policy_that_fills_each_iteration_to_its_limit_takes_few_trials():
+    """Its P99 TBT is just within the SLO up to 97 % of the rate of service, where it falls behind."""
+    runner = MadeUp(lambda rate, _: 0.999 if rate <= 0.97 else 20.0, limit=1.0)
+    capacity = found(runner)
+    assert all(each.high_per_s / each.low_per_s <= 1.0251 for each in capacity.seeds)
+    assert capacity.rate_per_s == pytest.approx(0.97, rel=0.015)
+    assert capacity.low_per_s <= 0.97 <= capacity.high_per_s
+
+
+def test_a_flood_of_which_more_is_served_raises_the_limit():
+    class Sorted(MadeUp):
+        def _outcome(self, trial):
+            flooded = 1.9 < trial.rate_per_s < ALL_AT_ONCE_PER_S
+            return replace(super()._outcome(trial), service_per_s=1.04 if flooded else self.limit)
+
+    runner = Sorted(lambda rate, _: 0.5, limit=1.0)
+    capacity = found(runner)
+    assert capacity.rate_per_s == capacity.service_limit_per_s == pytest.approx(1.04)
+    at_once = [trial.seed for trial in runner.trials if trial.rate_per_s == ALL_AT_ONCE_PER_S]
+    floods = [(trial.seed, trial.rate_per_s) for trial in runner.trials if 1.9 < trial.rate_per_s < ALL_AT_ONCE_PER_S]
+    assert at_once == [0]
+    assert floods == [(0, pytest.approx(2.0)), (1, pytest.approx(2.08)), (2, pytest.approx(2.08))]
+    bound = Sorted(lambda rate, _: rate / 0.9, limit=1.0)
+    assert found(bound).rate_per_s == pytest.approx(0.9, rel=0.01)
+    assert max(bound.rates) < 1
 
 
 def test_too_few_requests_to_find_a_limit():

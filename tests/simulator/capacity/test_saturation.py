@@ -9,6 +9,7 @@ import pytest
 from policies.catalog import choose
 from simulator.capacity.capacity import find_capacity
 from simulator.capacity.saturation import ALL_AT_ONCE_PER_S, drift, saturated_by, service_limit_per_s, trend
+from simulator.capacity.service import Budget, Trials, find_service, flood
 from simulator.capacity.slo import parse_slo
 from simulator.cluster_settings import ClusterSettings, GroupSettings
 from simulator.simulation import simulate_in_memory
@@ -70,15 +71,44 @@ def test_requests_that_hardly_wait_do_not_tell_how_fast_they_are_served():
     assert service_limit_per_s(trial(SHORT.first(20)).run()) is None
 
 
-def test_the_limit_tells_systems_that_keep_up_from_those_that_do_not():
-    """A run of 6,000 requests says what is true; 1,000 have to tell, of another seed each."""
-    true = service_limit_per_s(trial(replace(SHORT, num_prompts=6000), seed=50).run())
-    assert true is not None
-    limits = [service_limit_per_s(trial(seed=seed).run()) for seed in range(9)]
-    means = [np.exp(np.mean(np.log(limits[i : i + 3]))) for i in (0, 3, 6)]
+def limit_per_s(demand, seed, *, flooded, **changes):
+    """What a search takes for the rate of service, before a flood and after."""
+    trials = Trials(candidate=replace(SARATHI, **changes), demand=demand, goodput=None, seed=seed)
+    service = carry_out(find_service(trials, Budget(1), stability=True, like=None))
+    return (carry_out(flood(trials, service)) if flooded else service).limit_per_s
+
+
+@pytest.mark.parametrize(
+    "choice", [SARATHI.choice, choose("slack", max_num_seqs=16, tbt_s=0.03)], ids=["sarathi-serve", "slack"]
+)
+@pytest.mark.parametrize("flooded", [False, True], ids=["at once", "flood"])
+def test_the_limit_tells_systems_that_keep_up_from_those_that_do_not(choice, flooded):
+    """Of 3,000 requests below and above it the queue says what is true; 1,000 have to tell, of other seeds."""
+    long = replace(SHORT, num_prompts=3000)
+    true = limit_per_s(long, 50, flooded=flooded, choice=choice)
+    growth = [drift(trial(long, load * true, 50, choice=choice).run()).growth for load in (0.9, 1.1)]
+    assert growth[0] < 0.03 < growth[1]
+    mean = np.exp(np.mean([np.log(limit_per_s(SHORT, seed, flooded=flooded, choice=choice)) for seed in range(3)]))
     for load, saturated in ((0.8, False), (0.9, False), (0.95, False), (1.05, True), (1.1, True), (1.2, True)):
-        assert [load * true > mean for mean in means] == [saturated] * 3
-    outcome = trial(rate_per_s=1.0).run()
+        assert (load * true > mean) == saturated
+
+
+def test_a_flood_corrects_the_limit_of_a_policy_that_runs_short_prompts_first():
+    """Of all requests at once it is left with the long ones, few of which fit side by side."""
+    chat = Demand(source="chat", num_prompts=1000)
+    deployment = {"model": "yi-34b", "tensor_parallel_size": 2, "max_model_len": chat.longest}
+
+    def limit(*, flooded, **settings):
+        choice = choose("slack", max_num_seqs=128, tbt_s=1.0, **settings)
+        return limit_per_s(chat, 0, flooded=flooded, choice=choice, **deployment)
+
+    in_order = limit(flooded=False, patience=0.0)
+    assert limit(flooded=False) < 0.975 * in_order
+    assert limit(flooded=True) == pytest.approx(in_order, rel=0.02)
+
+
+def test_how_far_a_rate_is_beyond_the_limit():
+    outcome = trial(SHORT.first(50), rate_per_s=1.0).run()
     assert saturated_by(2.0, 1.0, outcome) == pytest.approx(log(2))
 
 

@@ -79,6 +79,18 @@ def test_at_the_last_cut_equal_ones_come_last():
     assert judge(found, CANDIDATES, COST, LADDER[0], 3, last_cut=True).kept == (ONE[0], ONE[2], ONE[4])
 
 
+def test_what_no_rate_was_seen_to_hold_for_wins_nothing():
+    found = {label: estimate(rate) for label, rate in zip(ONE, (2.0, 1.9, 1.98, 1.97, 1.96), strict=True)}
+    found[ONE[1]] = estimate(9.0, low=8.0, held_per_s=0.0, metrics={}, nearest="P99 TBT 143 ms")
+    step = judge(found, CANDIDATES, COST, LADDER[0], 4)
+    assert list(step.estimates) == [ONE[0], *ONE[2:], ONE[1]]
+    assert step.kept == (ONE[0], *ONE[2:])
+    assert not step.dominated
+    alone = judge({ONE[1]: found[ONE[1]]}, CANDIDATES, COST, LADDER[-1], None)
+    with pytest.raises(InputError, match=r"none of 1 candidates meets .*, at any rate that was tried .*P99 TBT 143 ms"):
+        check(alone, SLO)
+
+
 def test_a_rate_that_is_asked_for_comes_first_then_the_price():
     asked = Objective(name="cost", prices=COST.prices, output_tokens=100.0, request_rate_per_s=2.5)
     found = {ONE[0]: estimate(2.0), TWO[0]: estimate(2.6), TWO[1]: estimate(3.6), ONE[1]: estimate(2.55)}
