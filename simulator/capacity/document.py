@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from simulator.capacity.capacity import COVERAGE, Capacity
+from simulator.capacity.capacity import Capacity
 from simulator.capacity.sample import Sample
 from simulator.capacity.saturation import drift
 from simulator.capacity.seed_capacity import SeedCapacity
 from simulator.capacity.slo import Slo
 from simulator.capacity.verdict import verdict
+from simulator.interval import COVERAGE
 from traces.demand import Demand
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from typing import Any
 
-from simulator.capacity.capacity import half_width
+from simulator.interval import COVERAGE, half_width, of_draws
 from simulator.search.estimate import finite
-from simulator.search.interval import COVERAGE, of_draws
 
 
 @dataclass(frozen=True, kw_only=True)

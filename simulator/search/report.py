@@ -56,15 +56,15 @@ def _predicted(found: Found) -> Iterator[str]:
     yield f"<h2>Predicted at {found.rate_per_s:.3g} requests/s</h2>\n"
     yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in 90 % of what '
     yield "that may be wrong by, for these very requests.</p>\n"
-    names = [name for name in next(iter(found.predictions.values())).metrics if not name.endswith(("MAX", "P95"))]
+    names = list(found.podium[found.winner].metrics)
     rows = []
     for name in names:
         cells = (
             _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
-            for each in found.predictions.values()
+            for each in found.podium.values()
         )
         rows.append((name, *cells))
-    yield from table_html(("", *found.predictions), rows)
+    yield from table_html(("", *found.podium), rows)
 
 
 def _interval(name: str, interval: dict[str, float]) -> str:

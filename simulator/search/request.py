@@ -14,12 +14,12 @@ from profiler.model import load_model
 from simulator.capacity.capacity import MOST_TRIALS, check_trials
 from simulator.capacity.slo import Slo, parse_slo
 from simulator.cluster_settings import read_cluster
+from simulator.prediction import DRAWS
 from simulator.router_catalog import parse_router
 from simulator.scenario import LENGTH_STEP
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.halving import PODIUM
 from simulator.search.objective import Objective
-from simulator.search.prediction import DRAWS
 from simulator.search.prices import Prices, parse_prices
 from simulator.search.rung import rungs
 from simulator.search.search import Task
