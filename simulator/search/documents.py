@@ -8,10 +8,10 @@ from typing import Any
 from policies.catalog import PolicyChoice
 from simulator.cluster_settings import ClusterSettings
 from simulator.interval import COVERAGE
-from simulator.search.estimate import Estimate, finite
+from simulator.search.estimate import Estimate
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
-from traces.goodput import FIELDS, GoodputRule
+from traces.metrics import without_nan
 
 
 def policy_choice(task: Task, found: Found, reasons: str, command: str) -> PolicyChoice:
@@ -25,7 +25,7 @@ def policy_choice(task: Task, found: Found, reasons: str, command: str) -> Polic
         "coverage": COVERAGE,
         **placed.as_dict(),
         "slo": task.slo.spelled,
-        "goodput": goodput_text(task.slo.goodput),
+        "goodput": "" if task.slo.goodput is None else task.slo.goodput.spelled,
         "goodput_share": task.slo.share,
         "objective": objective_document(task, found),
         "runners_up": [_runner_up(task, found, label) for label in list(found.podium)[1:]],
@@ -51,14 +51,6 @@ def _runner_up(task: Task, found: Found, label: str) -> dict[str, Any]:
         **placed.as_dict(),
         "value": task.objective.value_of(candidate, found.finals[label]),
     }
-
-
-def goodput_text(rule: GoodputRule | None) -> str:
-    """Return targets as ``--goodput`` takes them, "" for none."""
-    if rule is None:
-        return ""
-    targets = {word: getattr(rule, field) for word, field in FIELDS.items()}
-    return " ".join(f"{word}:{1e3 * limit_s:g}" for word, limit_s in targets.items() if limit_s is not None)
 
 
 def cluster_document(cluster: ClusterSettings) -> dict[str, Any] | None:
@@ -117,5 +109,5 @@ def _candidate(task: Task, found: Found, label: str) -> dict[str, Any]:
 
 
 def _worth(task: Task, label: str, estimate: Estimate) -> dict[str, Any]:
-    value = finite(task.objective.value_of(task.candidates[label], estimate))
+    value = without_nan(task.objective.value_of(task.candidates[label], estimate))
     return {"value": value, **estimate.as_dict()}

@@ -11,11 +11,12 @@ from simulator.capacity.capacity import find_capacity
 from simulator.capacity.slo import Slo
 from simulator.interval import of_draws, widened
 from simulator.prediction import predict
-from simulator.search.estimate import Estimate, finite
+from simulator.search.estimate import Estimate
 from simulator.trials.candidate import Candidate
 from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Plan, side_by_side
 from traces.demand import Demand
+from traces.metrics import without_nan
 
 Result = TypeVar("Result")
 SHARE = 0.9
@@ -47,7 +48,7 @@ class Placed:
         """Return metrics and capacity as JSON values: null for a capacity without a bound."""
         return {
             "metrics": {name: interval.as_dict() for name, interval in self.metrics.items()},
-            "capacity": {name: finite(value) for name, value in self.capacity.as_dict().items()},
+            "capacity": without_nan(self.capacity.as_dict()),
         }
 
 
