@@ -47,10 +47,10 @@ def called_with_error(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def profile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``engine profile`` measures of the tiny model in a few seconds."""
+    """What ``engine profile`` measures of the tiny model in a second or two."""
     output = tmp_path_factory.mktemp("profiles") / "profile"
     limits = ("--max-num-seqs", "4", "--max-num-batched-tokens", "128", "--max-model-len", "96")
-    assert called("profile", "--model", tiny_folder, *limits, "--budget", "3", "--output", output) == 0
+    assert called("profile", "--model", tiny_folder, *limits, "--budget", "1.5", "--output", output) == 0
     return output
 
 

@@ -34,7 +34,7 @@ LABELS = ("sarathi-serve-256", "sarathi-serve-512", "vllm")
 RATE = 3.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workload() -> Workload:
     return chat("rate", RATE, 16)
 
@@ -48,7 +48,7 @@ def foretold(choice: PolicyChoice, workload: Workload, memory: KVMemory) -> Fore
     return Foretold(choice=choice, metrics=intervals(metrics(PlainGPU()), drawn), deployment={}, replicas=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def prediction(workload: Workload, memory: KVMemory) -> Prediction:
     chosen = [choose("sarathi-serve", max_num_batched_tokens=budget) for budget in (256, 512)]
     return Prediction(
