@@ -21,6 +21,8 @@ from policies.settings import PagedSettings
 
 PER_S = 1_000_000
 """Steps of a second in which deadlines are told apart; requests of the same step come first come, first served."""
+LATE_SHARE = 0.25
+"""Of the time of the decodes, what prompts get on top of it where decodes alone are late already."""
 IDS = 1 << 40
 """More requests than there will be."""
 
@@ -67,7 +69,8 @@ class Slack(PagedPolicy):
     so many prompt tokens, :class:`policies.pace.Pace` by how much it has been too low, and
     :class:`policies.budget.Budget` finds the tokens that fit. With pipeline parallelism a batch goes through all
     stages, each behind the batch before it: on one it may take its share of the time. Where nothing decodes no token
-    is due; then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time.
+    is due; then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time. Where
+    decodes alone are late the target is out of reach; then prompts run for a quarter of their time beside them.
 
     **Who.** Prompts run in order of the moment until which they can wait: ``ttft_s`` after their arrival, or
     ``patience`` times their own prefill time where that is longer. So short ones pass long ones, but nobody who comes
@@ -164,7 +167,9 @@ class Slack(PagedPolicy):
             left_s = self.settings.ttft_s / 2
         else:
             left_s = batch.group.oldest_token_s + self.settings.tbt_s - self._now_s
-        return left_s / (self.stages * self._pace.factor(prospect, self.stages - 1))
+        allowed_s = left_s / (self.stages * self._pace.factor(prospect, self.stages - 1))
+        decodes_s = self._costs.iteration_time(batch, self.stages - 1) if batch.group is not None else 0.0
+        return allowed_s if decodes_s <= allowed_s else (1 + LATE_SHARE) * decodes_s
 
     def _new_budget(self) -> Budget:
         most = cheapest(self._prompt_s, self.settings.max_num_batched_tokens)

@@ -22,7 +22,7 @@ def comparison_table(runs: Mapping[str, Metrics]) -> Table:
     """Return the metrics of the runs as rows, the runs as columns.
 
     The best of each row is bold green and marked ``*``, so that it also shows without colours. It fits 100
-    columns with up to 8 runs.
+    columns with up to 9 runs.
     """
     from rich import box
     from rich.table import Table

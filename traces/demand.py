@@ -56,6 +56,8 @@ class Demand:
     def __post_init__(self) -> None:
         if self.arrivals not in ("poisson", "trace"):
             raise InputError(f"arrivals are {self.arrivals!r}", where="--arrivals", expected="poisson or trace")
+        if self.arrivals == "trace" and self.source in preset_names():
+            raise InputError("has no arrival times", where=self.source, expected="--arrivals poisson")
         if self.arrivals == "trace" and self.burstiness != 1:
             what = f"burstiness {self.burstiness:g} of a trace's own gaps"
             raise InputError(what, where="--burstiness", expected="--arrivals poisson")

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from simulator.capacity.capacity import Capacity
 from simulator.capacity.sample import Sample
 from simulator.capacity.slo import GOODPUT, Slo
-from simulator.figure_style import GREY, STALL_COLOUR, Panel, Stroke, compact, row_titles, shown, strokes, style
-from simulator.scoreboard import three_digits
+from simulator.figure_style import (
+    GREY,
+    STALL_COLOUR,
+    Panel,
+    Stroke,
+    compact,
+    log_axis,
+    row_titles,
+    shown,
+    strokes,
+    style,
+)
+from simulator.scoreboard import duration, three_digits
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,10 +48,13 @@ def rate_panel(capacities: Capacities, slo: Slo) -> Panel:
         for label, capacity in capacities.items():
             _add_trials(figure, row, name, label, capacity, lines[label], slo)
             _add_capacity(figure, row, capacity, lines[label])
-        scale = 100.0 if name == GOODPUT else 1e3
-        figure.add_hline(y=scale * limit, line={"color": STALL_COLOUR, "width": 1.2, "dash": "dot"}, row=row, col=1)
-        title = "requests that miss a target (%)" if name == GOODPUT else f"{name} (ms, log)"
-        figure.update_yaxes(title=title, type="linear" if name == GOODPUT else "log", row=row, col=1)
+        line = {"color": STALL_COLOUR, "width": 1.2, "dash": "dot"}
+        figure.add_hline(y=_scaled(name, limit), line=line, row=row, col=1)
+        if name != GOODPUT:
+            values = [slo.measured(each.outcome)[name][0] for own in capacities.values() for each in own.samples]
+            log_axis(figure, "y", [np.asarray([limit, *values])], row=row, col=1)
+        title = "requests that miss a target (%)" if name == GOODPUT else f"{name} (log)"
+        figure.update_yaxes(title=title, row=row, col=1)
     figure.update_xaxes(type="log")
     figure.update_xaxes(title="requests/s (log)", row=len(parts), col=1)
     style(figure, height=120 + 240 * len(parts))
@@ -56,11 +72,15 @@ def rate_panel(capacities: Capacities, slo: Slo) -> Panel:
 
 def _add_trials(figure: Figure, row: int, name: str, label: str, capacity: Capacity, stroke: Stroke, slo: Slo) -> None:
     samples = sorted(capacity.samples, key=lambda sample: sample.rate_per_s)
-    scale = 100.0 if name == GOODPUT else 1e3
+    values = [slo.measured(sample.outcome)[name][0] for sample in samples]
     figure.add_scatter(
         x=[sample.rate_per_s for sample in samples],
-        y=[scale * slo.measured(sample.outcome)[name][0] for sample in samples],
-        customdata=[f"seed {sample.seed}, {'within' if sample.holds else 'beyond'} the capacity" for sample in samples],
+        y=[_scaled(name, value) for value in values],
+        customdata=[
+            f"{_shown(name, value)} at {three_digits(sample.rate_per_s)} requests/s<br>"
+            f"seed {sample.seed}, {'within' if sample.holds else 'beyond'} the capacity"
+            for sample, value in zip(samples, values, strict=True)
+        ],
         name=shown(label),
         legendgroup=label,
         showlegend=row == 1,
@@ -70,10 +90,19 @@ def _add_trials(figure: Figure, row: int, name: str, label: str, capacity: Capac
             "size": 9,
             "symbol": ["circle" if sample.holds else "circle-open" for sample in samples],
         },
-        hovertemplate="%{y:.4g} at %{x:.4g} requests/s<br>%{customdata}<extra></extra>",
+        hovertemplate="%{customdata}<extra></extra>",
         row=row,
         col=1,
     )
+
+
+def _scaled(name: str, value: float) -> float:
+    """Return a value as its axis has it: shares in percent, times in seconds."""
+    return 100 * value if name == GOODPUT else value
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{three_digits(100 * value)} %" if name == GOODPUT else duration(value)
 
 
 def _add_capacity(figure: Figure, row: int, capacity: Capacity, stroke: Stroke) -> None:

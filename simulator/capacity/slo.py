@@ -17,6 +17,8 @@ WORDS = {"ttft": "TTFT", "tbt": "TBT", "itl": "TBT", "tpot": "TPOT", "e2el": "En
 SPOKEN = {"TTFT": "TTFT", "TBT": "TBT", "TPOT": "TPOT", "End-to-end": "end-to-end", "Scheduling delay": "delay"}
 USUAL = {"Scheduling delay": "p50"}
 """The figure that a word without one means, where it is not P99: the papers' median scheduling delay."""
+TAILS = ("p95", "p99", "max")
+"""Figures that hold for nearly all."""
 WAITING = ("TTFT", "End-to-end", "Scheduling delay")
 """Latencies that hold the time a request waits before it is served."""
 TERM = re.compile(rf"(?:({'|'.join(FIGURES)})-)?(\w+):([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)")
@@ -91,6 +93,16 @@ class Slo:
     def spelled(self) -> str:
         """The terms as :func:`parse_slo` takes them, which takes a goodput rule and its share beside them."""
         return " ".join(term.spelled for term in self.terms)
+
+    @property
+    def tbt_s(self) -> float | None:
+        """The time between tokens, in seconds, within which a scheduler keeps the SLO: the least limit on a tail of the
+        TBT, else on the TPOT, whose average no request misses then; None where it limits neither."""
+        tails = [term.limit_s for term in self.terms if term.latency == "TBT" and term.figure in TAILS]
+        averages = [term.limit_s for term in self.terms if term.latency == "TPOT"]
+        if self.goodput is not None and self.goodput.tpot_s is not None:
+            averages.append(self.goodput.tpot_s)
+        return min(tails or averages, default=None)
 
     def measured(self, outcome: Outcome) -> dict[str, tuple[float, float]]:
         """Return the value of each part and its limit, by name: seconds; of a goodput rule shares of requests that

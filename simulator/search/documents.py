@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import floor
 from typing import Any
 
 from policies.catalog import PolicyChoice
@@ -22,7 +23,7 @@ def policy_choice(task: Task, found: Found, reasons: str, command: str) -> Polic
         "deployment": candidate.deployments()[0].to_json(),
         "replicas": candidate.cluster.replicas,
         "profile": candidate.profile,
-        "coverage": COVERAGE,
+        "coverage": coverage(task.draws),
         **placed.as_dict(),
         "slo": task.slo.spelled,
         "goodput": "" if task.slo.goodput is None else task.slo.goodput.spelled,
@@ -33,6 +34,13 @@ def policy_choice(task: Task, found: Found, reasons: str, command: str) -> Polic
         "command": command,
     }
     return replace(candidate.choice, predicted=predicted)
+
+
+def coverage(draws: int) -> float:
+    """Return the share of values that intervals of so many draws hold, in whole percent: of n exchangeable ones the
+    least and the most leave out one more with a chance of 2 / (n + 1), and no interval is made to hold more than
+    :data:`simulator.interval.COVERAGE`."""
+    return min(COVERAGE, floor(100 * (draws - 1) / (draws + 1)) / 100)
 
 
 def objective_document(task: Task, found: Found) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def search_document(
         "objective": objective_document(task, found),
         "slo": str(task.slo),
         "workload": {**task.demand.as_dict(), "request_rate": found.rate_per_s, "seed": task.seed},
-        "coverage": COVERAGE,
+        "coverage": coverage(task.draws),
         "podium": [_candidate(task, found, label) for label in found.podium],
         "leads": [each.as_dict() for each in found.leads],
         "space": {"size": selection.size, "tried": len(selection.candidates), "impossible": len(selection.impossible)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isinf
 
 from simulator.capacity.saturation import SATURATION
+from simulator.scoreboard import duration
 from simulator.search.estimate import Estimate
 from simulator.search.lead import Lead
 from simulator.search.mean_batch import MeanBatch, mean_batch
@@ -28,7 +29,7 @@ def explain(task: Task, found: Found) -> list[str]:
         f"{found.winner}: {value:.3g} {objective.unit} within {task.slo}.",
         bound(winner, estimate, outcome, batch),
         mean_batch_text(batch, outcome),
-        *(against(each, outcome, found.podium[each.over].outcome) for each in found.leads),
+        *(against(each, outcome, found.podium[each.over].outcome, found.rate_per_s) for each in found.leads),
     ]
 
 
@@ -61,12 +62,12 @@ def mean_batch_text(batch: MeanBatch, outcome: Outcome) -> str:
     busy = "" if mfu != mfu else f"; MFU while busy {100 * mfu:.0f} %"
     return (
         f"Its mean batch holds {batch.decodes} decodes and {batch.prompt_tokens} prompt tokens and takes "
-        f"{1e3 * batch.time_s:.3g} ms on a stage: {shares}{busy}."
+        f"{duration(batch.time_s)} on a stage: {shares}{busy}."
     )
 
 
-def against(lead: Lead, ours: Outcome, theirs: Outcome) -> str:
-    """Return how sure the winner is better than another, and in what the two differ at the same rate."""
+def against(lead: Lead, ours: Outcome, theirs: Outcome, rate_per_s: float) -> str:
+    """Return how sure the winner is better than another, and in what the two differ at the same rate, requests/s."""
     names = ("TTFT P99", "TBT P99", "Tokens an iteration", "MFU while busy")
     differing = [
         f"{name} {_figure(name, ours.metrics[name])} against {_figure(name, theirs.metrics[name])}"
@@ -74,10 +75,11 @@ def against(lead: Lead, ours: Outcome, theirs: Outcome) -> str:
         if abs(ours.metrics[name] - theirs.metrics[name]) > 0.02 * abs(theirs.metrics[name])
     ]
     text = f"{lead.verdict[0].upper()}{lead.verdict[1:]}"
-    return f"{text}; at the same rate {', '.join(differing)}." if differing else f"{text}."
+    at = f"both at {rate_per_s:.3g} requests/s"
+    return f"{text}; {at}: {', '.join(differing)}." if differing else f"{text}."
 
 
 def _figure(name: str, value: float) -> str:
     if name.startswith("T") and "iteration" not in name:
-        return f"{1e3 * value:.3g} ms"
+        return duration(value)
     return f"{100 * value:.0f} %" if name.startswith("MFU") else f"{value:.3g}"

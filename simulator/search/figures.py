@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 
+WIDE = 5.0
+"""Costs of which the highest is more than so many times the lowest are drawn on a logarithmic axis."""
+
 
 def panels(task: Task, found: Found) -> Iterator[Panel]:
     """Yield the Pareto figure, the latencies, and how the rungs sorted candidates out."""
@@ -90,6 +93,9 @@ def _scatter(found: Found, made: list[Point], x_title: str, y_title: str, value:
         )
     style(figure, height=460, xaxis_title=x_title, yaxis_title=y_title)
     figure.update_yaxes(rangemode="tozero")
+    costs = [point.cost for point in made]
+    if costs and max(costs) > WIDE * min(costs):
+        figure.update_xaxes(type="log", title=f"{x_title} (log)")
     if value is _ttft:
         log_axis(figure, "y", [np.asarray([value(point) for point in made])])
     return figure

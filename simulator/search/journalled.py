@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from simulator.search.journal import Journal
 from simulator.trials.crew import Crew
-from simulator.trials.plan import Answer
+from simulator.trials.plan import Answer, TrialError
 from simulator.trials.trial import Trial
 
 OnAnswers = Callable[[int], None]
@@ -16,7 +16,8 @@ OnAnswers = Callable[[int], None]
 class Journalled:
     """A crew whose answers are in a journal before they are given, and which runs no trial twice.
 
-    Two plans may ask for one trial at the same time: it is run once, for both.
+    Failures (:class:`simulator.trials.plan.TrialError`) are given and not kept: who goes on from the journal tries
+    again. Two plans may ask for one trial at the same time: it is run once, for both.
     """
 
     def __init__(self, crew: Crew, journal: Journal, on_answers: OnAnswers = lambda _count: None) -> None:
@@ -51,6 +52,6 @@ class Journalled:
             return known
         over = self._crew.wait()
         answered = [(self._trials.pop(ticket), answer) for ticket, answer in over]
-        self._journal.add(answered)
+        self._journal.add((trial, answer) for trial, answer in answered if not isinstance(answer, TrialError))
         self._on_answers(len(answered))
         return [(ticket, answer) for trial, answer in answered for ticket in self._asked.pop(trial.key)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, inf, isfinite, log, nan, sqrt
 from typing import Any
 
 from simulator.interval import COVERAGE, half_width, of_draws
@@ -69,17 +69,25 @@ def lead(
         The capacities of both, draw of the requests by draw of the requests: paired, Student's interval of the mean of
         the logs of their ratios.
     draws
-        The same for draws of the cost model, the first as it was fitted: how far the ratio moves, by ranks.
+        The same for draws of the cost model, the first as it was fitted: how far the ratio moves, by ranks. A draw in
+        which one of the two serves nothing leaves that side of the interval open.
     """
-    logs = _logs(*seeds)
+    logs = [each for each in _logs(*seeds) if isfinite(each)]
+    fitted, *others = _logs(*draws)
     if not logs:
         return Lead(over=over, of=of, ratio=inf, low=0.0, high=inf)
     mean, half = sum(logs) / len(logs) + log(factor), half_width(logs)
-    fitted, *others = _logs(*draws) or [0.0]
-    moved = of_draws(0.0, [each - fitted for each in others])
-    low, high = mean - sqrt(half**2 + moved.low**2), mean + sqrt(half**2 + moved.high**2)
+    moved = of_draws(0.0, [each - fitted for each in others if isfinite(each)])
+    known = isfinite(fitted)
+    low = mean - sqrt(half**2 + moved.low**2) if known and -inf not in others else -inf
+    high = mean + sqrt(half**2 + moved.high**2) if known and inf not in others else inf
     return Lead(over=over, of=of, ratio=exp(mean), low=exp(low), high=exp(high))
 
 
 def _logs(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    return [log(one / other) for one, other in zip(ours, theirs, strict=False) if one > 0 and other > 0]
+    """Return the logs of ratios: infinity where the other one serves nothing, minus infinity where ours does not; NaN
+    where none does."""
+    return [
+        log(one / other) if one > 0 and other > 0 else inf if one > other else -inf if other > one else nan
+        for one, other in zip(ours, theirs, strict=False)
+    ]

@@ -8,11 +8,16 @@ from os import PathLike
 
 from simulator.report import figure_html
 from simulator.report_page import page, table_html
+from simulator.scoreboard import duration, three_digits
+from simulator.search.documents import coverage
 from simulator.search.figures import panels
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
-from simulator.search.table import finalists, headline, sorting
+from simulator.search.table import READING, finalists, headline, shared_hardware, sorting
+from simulator.trials.outcome import LATENCIES
 from traces.files import whole_file
+
+SHARES = ("Goodput", "KV use, mean", "KV use, max", "MFU while busy")
 
 
 def write_report(
@@ -40,8 +45,9 @@ def _body(task: Task, selection: Selection, found: Found, sentences: Sequence[st
     for sentence in sentences:
         yield f"<li>{escape(sentence)}</li>\n"
     yield f"</ul>\n<pre><code>{escape(command)}</code></pre>\n<h2>The finalists</h2>\n"
+    yield f'<p class="caption">{escape(READING[0].upper() + READING[1:])}.</p>\n'
     yield from table_html(*finalists(task, found))
-    yield from _predicted(found)
+    yield from _predicted(task, found)
     for panel in panels(task, found):
         yield figure_html(panel)
     yield '<h2>What was left out</h2>\n<ul class="verdicts">\n'
@@ -51,11 +57,12 @@ def _body(task: Task, selection: Selection, found: Found, sentences: Sequence[st
     yield from _impossible(selection)
 
 
-def _predicted(found: Found) -> Iterator[str]:
+def _predicted(task: Task, found: Found) -> Iterator[str]:
     """Yield what is predicted of the podium, with intervals."""
     yield f"<h2>Predicted at {found.rate_per_s:.3g} requests/s</h2>\n"
-    yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in 90 % of what '
-    yield "that may be wrong by, for these very requests.</p>\n"
+    yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in '
+    yield f"{100 * coverage(task.draws):g} % of what that may be wrong by ({task.draws} draws), "
+    yield "for these very requests.</p>\n"
     names = list(found.podium[found.winner].metrics)
     rows = []
     for name in names:
@@ -63,15 +70,23 @@ def _predicted(found: Found) -> Iterator[str]:
             _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
             for each in found.podium.values()
         )
-        rows.append((name, *cells))
-    yield from table_html(("", *found.podium), rows)
+        rows.append((name.replace("MEAN", "mean"), *cells))
+    shared = shared_hardware(task)
+    heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.podium, start=1))
+    yield from table_html(("", *heads), rows)
 
 
 def _interval(name: str, interval: dict[str, float]) -> str:
-    time = name.startswith(("TTFT", "TBT", "TPOT", "End-to-end", "Scheduling"))
-    scale, unit = (1e3, " ms") if time else (1.0, "")
-    value, low, high = (f"{scale * interval[key]:.4g}" for key in ("value", "low", "high"))
-    return f"{value}{unit} ({low} to {high})"
+    value, low, high = (_amount(name, interval[key]) for key in ("value", "low", "high"))
+    unit = f" {high.partition(' ')[2]}"
+    return f"{value} ({low.removesuffix(unit)} to {high})"
+
+
+def _amount(name: str, value: float) -> str:
+    """Return a metric's value as people say it."""
+    if name in SHARES:
+        return f"{three_digits(100 * value)} %"
+    return duration(value) if name.startswith((*LATENCIES, "Makespan")) else three_digits(value)
 
 
 def _impossible(selection: Selection) -> Iterator[str]:

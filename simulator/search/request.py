@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from simulator.search.objective import Objective
 from simulator.search.prices import Prices, parse_prices
 from simulator.search.rung import rungs
 from simulator.search.search import Task
-from simulator.search.space import PolicyAxes, Selection, Space, select
+from simulator.search.space import USUAL_AXES, PolicyAxes, Selection, Space, select
 from simulator.search.space_file import PRICES, read_space
 from simulator.search.usual import DEVICES, INTEGERS
 from traces.demand import ArrivalKind, Demand
 from traces.errors import InputError
 from traces.goodput import parse_goodput
 
+AIM = "tbt_s"
+"""The setting of policies that are told which TBT to keep."""
 PAPER_SLO = "tbt:100"
 """Where none is given: P99 TBT of 100 ms, and with it the papers' median scheduling delay."""
 
@@ -112,6 +114,7 @@ def prepare(request: Request) -> Prepared:
     _check_counts(request)
     demand, slo = request.demand(), request.service_level()
     asked = _space_fields(request)
+    asked["policies"] = tuple(_aimed(axes, slo) for axes in asked.get("policies", USUAL_AXES))
     prices = _prices(request, asked.pop(PRICES, None))
     drawn = demand.workload(1.0, request.seed)
     space = Space(
@@ -152,7 +155,7 @@ def prepare(request: Request) -> Prepared:
 
 
 def _check_counts(request: Request) -> None:
-    least = {"settings": 1, "finalists": 1, "draws": 0}
+    least = {"settings": 1, "finalists": 1, "draws": 2}
     for name, bound in least.items():
         if getattr(request, name) < bound:
             raise InputError(f"is {getattr(request, name)}", where=f"--{name}", expected=f"an integer >= {bound}")
@@ -194,6 +197,14 @@ def parse_axes(text: str, *, where: str = "--policies") -> tuple[PolicyAxes, ...
         raise InputError("names no policy", where=where, expected=f"one of {', '.join(POLICIES)}")
     pairs = [(name, dict(parse_setting(pair, where=where) for pair in own)) for name, *own in items]
     return tuple(PolicyAxes(name=name, settings={key: (value,) for key, value in own.items()}) for name, own in pairs)
+
+
+def _aimed(axes: PolicyAxes, slo: Slo) -> PolicyAxes:
+    """Return a policy that keeps a TBT by itself with that of the SLO, unless one is asked for."""
+    known = axes.name in POLICIES and AIM in {each.name for each in fields(POLICIES[axes.name][1])}
+    if slo.tbt_s is None or not known or AIM in axes.settings:
+        return axes
+    return replace(axes, settings={**axes.settings, AIM: (slo.tbt_s,)})
 
 
 def _devices(text: str) -> tuple[str, ...]:

@@ -48,6 +48,9 @@ class PolicyAxes:
             yield dict(zip(axes, values, strict=True))
 
 
+USUAL_AXES = tuple(PolicyAxes(name=name) for name in USUAL_POLICIES)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Space:
     """All that may be deployed: each policy, with its settings, on each hardware.
@@ -70,7 +73,7 @@ class Space:
     gpu_memory_utilization: float = 0.9
     block_size: int = 16
     router: RouterChoice = field(default_factory=RouterChoice)
-    policies: tuple[PolicyAxes, ...] = tuple(PolicyAxes(name=name) for name in USUAL_POLICIES)
+    policies: tuple[PolicyAxes, ...] = USUAL_AXES
     max_num_batched_tokens: tuple[int, ...] = INTEGERS["max_num_batched_tokens"]
     max_num_seqs: tuple[int, ...] = INTEGERS["max_num_seqs"]
     devices: tuple[str, ...] = DEVICES

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isinf
 from typing import TYPE_CHECKING
 
-from simulator.scoreboard import three_digits
+from simulator.scoreboard import duration, three_digits
 from simulator.search.estimate import Estimate
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
@@ -13,6 +14,8 @@ from traces.command_line import new_console, new_table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+READING = "capacity: with its interval over draws of the requests; TTFT, TBT: at the highest rate that was seen to hold"
 
 
 def print_search(
@@ -28,6 +31,7 @@ def print_search(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+    console.print(Text(READING, style="dim"))
     for line in sorting(found, selection):
         console.print(Text(line, style="dim"))
     for sentence in sentences:
@@ -37,10 +41,16 @@ def print_search(
 def headline(task: Task, selection: Selection) -> str:
     """Return what was searched, in a line."""
     demand = f"{task.ladder[-1].requests:,} requests of {task.demand.source}"
-    tried = f"{len(selection.candidates):,} of {selection.size:,} settings"
+    tried = f"{len(selection.candidates):,} of {selection.size:,} settings{shared_hardware(task)}"
     rate = task.objective.request_rate_per_s
     at = "" if rate is None else f", at {rate:g} requests/s"
     return f"{tried} for {task.objective.name}{at}: {demand}, {task.slo}"
+
+
+def shared_hardware(task: Task) -> str:
+    """Return the end of all labels, " on a100-sxm TP 1 PP 1", where all candidates run on the same; else ""."""
+    ends = {f" on {candidate.hardware}" for candidate in task.candidates.values()}
+    return ends.pop() if len(ends) == 1 else ""
 
 
 def finalists(task: Task, found: Found) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -52,12 +62,13 @@ def finalists(task: Task, found: Found) -> tuple[tuple[str, ...], list[tuple[str
 
 def _row(task: Task, place: int, label: str, estimate: Estimate) -> tuple[str, ...]:
     candidate, metrics = task.candidates[label], estimate.metrics
-    times = (f"{1e3 * metrics[name]:,.0f} ms" if name in metrics else "–" for name in ("TTFT P99", "TBT P99"))
+    times = (duration(metrics[name]) if name in metrics else "–" for name in ("TTFT P99", "TBT P99"))
+    low, high = three_digits(estimate.low_per_s), three_digits(estimate.high_per_s)
     return (
-        f"{place}. {label}",
+        f"{place}. {label.removesuffix(shared_hardware(task))}",
         three_digits(task.objective.value_of(candidate, estimate)),
         f"{three_digits(estimate.rate_per_s)}/s",
-        f"{estimate.low_per_s:.3g} to {estimate.high_per_s:.3g}",
+        f"{low} or more" if isinf(estimate.high_per_s) else f"{low} to {high}",
         *times,
         str(sum(candidate.gpus.values())),
     )

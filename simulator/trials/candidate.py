@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from simulator.cluster import settled
-from simulator.cluster_settings import ClusterSettings
+from simulator.cluster_settings import ClusterSettings, GroupSettings
 from simulator.scenario import build_scenario, place
 from simulator.simulation import Scenario
 from traces.workload import Workload
 
 BUDGETS = ("max_num_seqs", "max_num_batched_tokens")
 """Settings that a label always names."""
+IN_HARDWARE = ("count", "role", "device", "tensor_parallel_size", "pipeline_parallel_size")
+"""Settings of a group that its hardware tells in words of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +78,26 @@ class Candidate:
 
     @property
     def hardware(self) -> str:
-        """The devices, how a replica is split over them, and how many replicas there are, in a few words."""
+        """The devices, how a replica is split over them, how many replicas there are, and what of the cluster is not as
+        usual, in a few words: equal for equal clusters alone, as far as they are on the same model and memory."""
         parts = []
         for group, placed in zip(self.cluster.groups, self._placements(), strict=True):
             role = "" if group.role == "both" else f"{group.role} "
             ways = f"TP {placed['tensor_parallel_size']} PP {placed['pipeline_parallel_size']}"
             count = "" if self.cluster.replicas == 1 else f"{group.count} x "
-            parts.append(f"{role}{count}{placed['device']} {ways}")
-        return " + ".join(parts)
+            own = _unusual(group, GroupSettings(), without=IN_HARDWARE)
+            parts.append(f"{role}{count}{placed['device']} {ways}{own}")
+        return " + ".join(parts) + self._between
+
+    @property
+    def _between(self) -> str:
+        """What there is beside the replicas, where it is not as usual."""
+        usual, cluster = ClusterSettings(), self.cluster
+        router = cluster.router.as_dict()
+        name, own = router.pop("name"), ", ".join(f"{key} {value}" for key, value in router.items())
+        routed = "" if cluster.replicas == 1 or cluster.router == usual.router else f" behind {name}"
+        link, failures = _unusual(cluster.link, usual.link), _unusual(cluster.failures, usual.failures)
+        return routed + (f" ({own})" if routed and own else "") + link + failures
 
     @property
     def gpus(self) -> dict[str, int]:
@@ -144,3 +159,10 @@ class Candidate:
             cluster=self.cluster,
             **self._placement(),
         )
+
+
+def _unusual(settings: Any, usual: Any, without: Collection[str] = ()) -> str:
+    """Return the settings that are not as usual, in brackets; "" where all are."""
+    own = {name: value for name, value in vars(settings).items() if name not in without}
+    text = ", ".join(f"{name} {value}" for name, value in own.items() if value != getattr(usual, name))
+    return f" ({text})" if text else ""

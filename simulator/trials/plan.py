@@ -10,6 +10,13 @@ from simulator.trials.trial import Trial
 from traces.errors import InputError
 
 Result = TypeVar("Result")
+
+
+class TrialError(InputError):
+    """A trial was not answered: processes died over it, or the program failed. Nobody keeps that for an answer: with
+    more memory, or fewer processes, there may be one."""
+
+
 Answer = Outcome | InputError
 """What came out of a trial, or why it cannot run."""
 Plan = Generator[Sequence[Trial], Sequence[Answer], Result]

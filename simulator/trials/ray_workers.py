@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from traces.errors import InputError
 INSTALL = "pip install 'charioteer[ray]'"
 MOST_LOSSES = 10
 """Times that a trial is begun again because its machine was lost, which is not its own doing."""
+REACH_S = 10.0
+"""How long a machine may take to answer at all."""
 PACKAGES = ("traces", "policies", "profiler", "simulator")
 
 
@@ -48,6 +51,7 @@ def _connect(address: str, count: int | None, folder: str) -> Any:
         import ray
     except ImportError as error:
         raise InputError("Ray is not installed", where="--ray", expected=INSTALL) from error
+    _check_reachable(address)
     here = address == "local"
     environment = {"py_modules": [__import__(name) for name in PACKAGES], "env_vars": ONE_THREAD}
     try:
@@ -64,6 +68,18 @@ def _connect(address: str, count: int | None, folder: str) -> Any:
         what = f"cannot reach a cluster at {address}: {str(error).strip().splitlines()[0]}"
         raise InputError(what, where="--ray", expected="the address of a running one, or local") from error
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raise :class:`InputError` where nobody listens at HOST:PORT: Ray itself tries that for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+    except (OSError, OverflowError) as error:
+        wish = "the address of a running one, or local"
+        raise InputError(f"cannot reach a cluster at {address}: {error}", where="--ray", expected=wish) from error
 
 
 class RayTasks:
@@ -123,7 +139,7 @@ class RayTasks:
         counter, most = (self._deaths, MOST_DEATHS) if own else (self._losses, MOST_LOSSES)
         counter[ticket] += 1
         if counter[ticket] >= most:
-            return [(ticket, gave_up(trial, type(error).__name__))]
+            return [(ticket, gave_up(trial, type(error).__name__, most))]
         self.start(ticket, trial)
         return []
 

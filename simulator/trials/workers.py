@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 from simulator.child_processes import one_thread, signals_masked
-from simulator.trials.plan import Answer, answer
+from simulator.trials.plan import Answer, TrialError, answer
 from simulator.trials.trial import Trial
 from traces.errors import InputError
 
@@ -115,7 +115,7 @@ class Pool:
         """Take what a process has to say: that it is ready, an answer, or by its silence that it died."""
         try:
             answered = worker.connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # OSError: it died with half an answer said
             return self._bury(worker)
         self._false_starts = 0
         if worker.task is None:
@@ -142,7 +142,7 @@ class Pool:
             self._waiting.appendleft(worker.task)
             return []
         del self._deaths[ticket]
-        given_up = gave_up(trial, how)
+        given_up = gave_up(trial, how, MOST_DEATHS)
         self._on_answer(trial, given_up)
         return [(ticket, given_up)]
 
@@ -175,11 +175,11 @@ class _Worker:
         self.connection.close()
 
 
-def gave_up(trial: Trial, how: str) -> InputError:
-    """Return the answer to a trial that more than one process died over."""
-    what = f"the process that simulates it died {MOST_DEATHS} times ({how})"
+def gave_up(trial: Trial, how: str, times: int) -> TrialError:
+    """Return the answer to a trial over which so many processes died, or machines were lost."""
+    what = f"the process that simulates it died {times} times ({how})"
     where = f"{trial.candidate.label} at {trial.rate_per_s:g} requests/s, seed {trial.seed}"
-    return InputError(what, where=where, expected="enough memory for it, perhaps with fewer workers")
+    return TrialError(what, where=where, expected="enough memory for it, perhaps with fewer workers")
 
 
 def answer_always(trial: Trial) -> Answer:
@@ -189,13 +189,13 @@ def answer_always(trial: Trial) -> Answer:
     except (Exception, MemoryError) as error:  # whatever a trial does, the others go on
         traceback.print_exc()
         what = f"the simulation failed ({type(error).__name__}: {error})"
-        return InputError(what, where=trial.candidate.label, expected="none to: this is a defect of the program")
+        return TrialError(what, where=trial.candidate.label, expected="none to: this is a defect of the program")
 
 
 def _serve(connection: Connection) -> None:
     """Answer trials until there is nobody to ask."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, OSError):
         connection.send(None)
         while True:
             connection.send(answer_always(connection.recv()))

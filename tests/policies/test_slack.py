@@ -119,6 +119,16 @@ def test_prompts_go_on_where_decodes_alone_are_late() -> None:
     assert served[1].finished_s < served[0].finished_s
 
 
+def test_a_target_out_of_reach_does_not_starve_prompts() -> None:
+    cheap = PlainCosts(base_s=0.01, token_s=2e-5, context_s=0.0, upper=1.0)
+    requests = [Request(n, 0.0, 10, 400) for n in range(8)] + [Request(8, 0.1, 3000, 2)]
+    _, ran, _ = serve(build(cheap, tbt_s=0.001), requests, costs=cheap)
+    beside = [batch for batch, _ in ran if batch.decodes == 8 and batch.prefill_tokens]
+    assert len(beside) > 5
+    shares = [cheap.iteration_time(batch) / cheap.seconds(8, 0, 0) for batch in beside[:-1]]
+    assert all(1.1 < share <= 1.25 for share in shares)
+
+
 def test_a_batch_without_decodes_leaves_half_of_the_time_to_whoever_comes() -> None:
     _, ran, _ = serve(build(ttft_s=0.2), [Request(0, 0.0, 5000, 1)])
     assert len(ran) > 4

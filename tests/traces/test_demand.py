@@ -42,6 +42,7 @@ def test_what_is_written_down_is_drawn_again(trace: str, own: dict[str, Any], se
         ({"request_rate": 0}, "request rate 0"),
         ({"request_rate": "fast"}, "key 'request_rate' is 'fast'"),
         ({"seed": -1}, "seed is -1"),
+        ({"arrivals": "trace"}, "chat: has no arrival times; expected --arrivals poisson"),
         ({"arrivals": "gamma"}, "key 'arrivals' is 'gamma'; expected poisson or trace"),
         ({"num_prompts": 2.5}, "key 'num_prompts' is 2.5"),
         ({"speed": 2}, "unknown key 'speed'"),

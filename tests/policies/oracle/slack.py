@@ -103,7 +103,8 @@ class Slack(Paged):
             left_s = min(piece.job.last_token_s for piece in decodes) + self.settings["tbt_s"] - self.now_s
         recent = sorted(self.ratios[-256:])
         factor = recent[min(len(recent) - 1, int(0.99 * len(recent)))] if len(recent) >= 32 else COSTS.upper
-        return left_s / (self.stages * factor)
+        allowed_s, alone_s = left_s / (self.stages * factor), self.seconds(decodes) if decodes else 0.0
+        return allowed_s if alone_s <= allowed_s else 1.25 * alone_s
 
     def prompts(self, batch: list[Slice]) -> bool:
         return any(not piece.decode for piece in batch)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from policies.prediction import Interval
 from simulator.capacity.slo import parse_slo
 from simulator.interval import of_draws, widened
+from simulator.search.documents import coverage
 from simulator.search.estimate import Estimate, Refusal
 from simulator.search.halving import check, check_reached, judge
 from simulator.search.lead import lead
@@ -112,6 +113,11 @@ def test_nineteen_draws_span_90_percent_and_others_their_ranks():
     assert of_draws(1.0, []) == Interval(value=1.0, low=1.0, high=1.0)
 
 
+@pytest.mark.parametrize(("draws", "share"), [(2, 0.33), (5, 0.66), (18, 0.89), (19, 0.9), (199, 0.9)])
+def test_fewer_draws_promise_less(draws, share):
+    assert coverage(draws) == share
+
+
 def test_independent_errors_add_as_squares():
     found = widened(
         Interval(value=2.0, low=2 * exp(-0.3), high=2 * exp(0.3)), Interval(value=7.0, low=7 * exp(-0.4), high=inf)
@@ -126,6 +132,10 @@ def test_what_both_have_in_common_does_not_blur_a_lead():
     assert found.ratio == pytest.approx(1.5)
     assert log(found.high / found.low) == pytest.approx(0.0, abs=1e-9)
     assert found.sure
+    fails = lead("other", "capacity", 0.75, (ours, theirs), ([1.0, 2.0, 0.0], [0.5, 1.0, 0.25]))
+    assert (fails.low, fails.high, fails.sure) == (0.0, found.high, False)
+    unknown = lead("other", "capacity", 0.75, (ours, theirs), ([0.0, 2.0], [0.5, 1.0]))
+    assert (unknown.ratio, unknown.low, unknown.sure) == (found.ratio, 0.0, False)
     unsure = lead("other", "capacity", 1.0, (ours, [3.0, 1.5, 4.5]), ([1.0], [1.0]))
     assert unsure.low < 1 < unsure.high
     assert "too close to call" in unsure.verdict

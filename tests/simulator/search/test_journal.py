@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from simulator.search.journal import Journal
 from simulator.search.journalled import Journalled
 from simulator.trials.crew import Alone, carry_out_all
+from simulator.trials.plan import TrialError
 from tests.simulator.trials.test_trials import TRIAL, sums
 from traces.errors import InputError
 
@@ -105,3 +106,21 @@ def test_no_trial_is_run_twice_whoever_asks(tmp_path):
             found.append(carry_out_all(plans(), Journalled(crew, journal)))
         assert len(crew.taken) == runs
     assert found[0] == found[1] == carry_out_all(plans(), Alone())
+
+
+class Dying(Alone):
+    def wait(self):
+        return [(ticket, TrialError("the process died")) for ticket, _ in super().wait()]
+
+
+def test_what_failed_is_tried_again_by_who_goes_on(tmp_path, outcomes):
+    path, found = tmp_path / "journal.jsonl", []
+    for crew in (Dying(), Alone()):
+        with Journal.open(path, QUESTION) as journal:
+            carry_out_all({"one": asks(TRIALS[0], found)}, Journalled(crew, journal))
+    assert isinstance(found[0], TrialError)
+    assert found[1].as_dict() == outcomes[0].as_dict()
+
+
+def asks(trial, found):
+    found += yield [trial]

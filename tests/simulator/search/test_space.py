@@ -1,13 +1,18 @@
 """What is searched: lists as people write them, prices, files, what cannot run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.cluster_settings import ClusterSettings, GroupSettings, LinkSettings
+from simulator.failures import FailureSettings
+from simulator.router_catalog import RouterChoice
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.prices import parse_prices
+from simulator.search.request import Request, prepare
 from simulator.search.space import PolicyAxes, Space, select
 from simulator.search.space_file import read_space
 from traces.errors import InputError
@@ -129,6 +134,21 @@ def write(tmp_path, document):
     return path
 
 
+def test_clusters_that_differ_in_anything_are_told_apart():
+    two, split = (GroupSettings(count=2),), (GroupSettings(role="prefill"), GroupSettings(role="decode"))
+    clusters = (
+        ClusterSettings(groups=two),
+        ClusterSettings(groups=two, router=RouterChoice(name="least-kv")),
+        ClusterSettings(groups=two, failures=FailureSettings(mtbf_s=100.0, mttr_s=10.0)),
+        ClusterSettings(groups=(GroupSettings(count=2, max_num_seqs=8),)),
+        ClusterSettings(groups=split),
+        ClusterSettings(groups=split, link=LinkSettings(latency_s=0.01)),
+    )
+    space = replace(SMALL, policies=(PolicyAxes(name="orca"),), max_num_seqs=(32,), tensor_parallel_size=(1,))
+    found = select(replace(space, replicas=(2,), clusters=clusters), 100, 0).candidates
+    assert [each.cluster for each in found.values()] == list(clusters)
+
+
 def test_a_space_file(tmp_path):
     found = read_space(
         write(
@@ -167,6 +187,20 @@ def test_a_space_file(tmp_path):
 def test_wrong_space_files_are_refused(tmp_path, document):
     with pytest.raises(InputError, match="json"):
         read_space(write(tmp_path, document))
+
+
+@pytest.mark.parametrize(
+    ("slo", "goodput", "tbt_s"),
+    [("tbt:40", None, 0.04), ("max-tbt:90 p50-tbt:20", None, 0.09), ("", "tpot:30", 0.03), ("ttft:500", None, 0.1)],
+)
+def test_slack_keeps_the_tbt_of_the_slo_unless_told_otherwise(slo, goodput, tbt_s):
+    request = Request(
+        workload="chat", num_prompts=20, model="mistral-7b", max_num_seqs="8", max_num_batched_tokens="64",
+        policies="sarathi-serve,slack,slack:tbt_s=0.07", tensor_parallel_size="1",
+        slo=[slo] if slo else None, goodput=[goodput] if goodput else None,
+    )  # fmt: skip
+    choices = [each.choice for each in prepare(request).task.candidates.values()]
+    assert [each.settings.tbt_s for each in choices if each.name == "slack"] == [tbt_s, 0.07]
 
 
 def test_unknown_policies_and_settings_are_refused():

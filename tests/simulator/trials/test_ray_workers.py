@@ -49,6 +49,7 @@ def test_a_task_that_dies_is_run_again_and_given_up_the_second_time(tmp_path):
     assert [answers[ticket].as_dict() for ticket in (0, 2, 3)] == expected
 
 
-def test_no_cluster_is_one_line():
-    with pytest.raises(InputError, match="cannot reach a cluster at auto"), ray_tasks("auto"):
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_no_cluster_is_one_line(address):
+    with pytest.raises(InputError, match=f"cannot reach a cluster at {address}"), ray_tasks(address):
         pass

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from simulator.trials.crew import Alone, as_plan, carry_out_all, carry_out_rounds
-from simulator.trials.plan import carry_out, run_here, side_by_side
+from simulator.trials.plan import TrialError, carry_out, run_here, side_by_side
 from simulator.trials.trial import Trial
 from simulator.trials.workers import processes
 from tests.simulator.trials.test_trials import TRIAL, sums
-from traces.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def test_a_process_that_dies_is_replaced_and_a_trial_that_kills_two_is_given_up(
     assert (tmp_path / "died").exists()
     expected = [each.as_dict() for each in run_here([good[0], TRIAL, good[1], good[2]])]
     assert [answers[place].as_dict() for place in (0, 1, 3, 5)] == expected
-    assert isinstance(answers[2], InputError)
+    assert all(isinstance(answers[place], TrialError) for place in (2, 4))
     assert "died 2 times (SIGKILL" in str(answers[2])
     assert TRIAL.candidate.label in str(answers[2])
     assert "ZeroDivisionError: nought" in str(answers[4])
