@@ -48,9 +48,20 @@ class Term:
         figure = {"p50": "median"}.get(self.figure, self.figure)
         return f"{figure.upper() if figure[1:].isdigit() else figure} {SPOKEN[self.latency]}"
 
+    @property
+    def metric(self) -> str:
+        """The name of the figure among the metrics of an outcome."""
+        return f"{self.latency} {self.figure.upper()}"
+
     def value_s(self, outcome: Outcome) -> float:
         """Return the figure in seconds; NaN where no request has that latency."""
-        return outcome.metrics[f"{self.latency} {self.figure.upper()}"]
+        return outcome.metrics[self.metric]
+
+    @property
+    def spelled(self) -> str:
+        """The term as :func:`parse_slo` takes it."""
+        word = next(word for word, latency in WORDS.items() if latency == self.latency)
+        return f"{self.figure}-{word}:{1e3 * self.limit_s:.12g}"
 
     def __str__(self) -> str:
         return f"{self.name} ≤ {1e3 * self.limit_s:g} ms"
@@ -77,6 +88,11 @@ class Slo:
             raise ValueError("an SLO without a limit")
         if not 0 < self.share <= 1:
             raise InputError(f"a share of {self.share:g}", where="--goodput-share", expected="above 0, at most 1")
+
+    @property
+    def spelled(self) -> str:
+        """The terms as :func:`parse_slo` takes them, which takes a goodput rule and its share beside them."""
+        return " ".join(term.spelled for term in self.terms)
 
     @property
     def tbt_s(self) -> float | None:

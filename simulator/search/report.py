@@ -63,16 +63,16 @@ def _predicted(task: Task, found: Found) -> Iterator[str]:
     yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in '
     yield f"{100 * coverage(task.draws):g} % of what that may be wrong by ({task.draws} draws), "
     yield "for these very requests.</p>\n"
-    names = [name for name in next(iter(found.predictions.values())).metrics if not name.endswith(("MAX", "P95"))]
+    names = list(found.podium[found.winner].metrics)
     rows = []
     for name in names:
         cells = (
             _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
-            for each in found.predictions.values()
+            for each in found.podium.values()
         )
         rows.append((name.replace("MEAN", "mean"), *cells))
     shared = shared_hardware(task)
-    heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.predictions, start=1))
+    heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.podium, start=1))
     yield from table_html(("", *heads), rows)
 
 

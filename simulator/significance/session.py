@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policies.catalog import PolicyChoice
-from profiler.model import load_model
-from simulator.progress import progress_bars
-from simulator.scenario import LENGTH_STEP
 from simulator.significance.significance import Significance, find_significance
-from simulator.trials.candidate import Candidate
-from simulator.trials.plan import Answer, carry_out
+from simulator.trials.plan import carry_out
 from simulator.trials.trial import Trial
-from simulator.trials.workers import processes
+from simulator.trials.watched import watched_processes
 from simulator.verdicts import winner
 from traces.demand import Demand
 from traces.goodput import GoodputRule
@@ -44,42 +39,24 @@ def judge(
         If requests of another seed cannot be served.
     """
     trials = trials_of(request, choices, goodput)
-    labels = {trial.candidate: label for label, trial in trials.items()}
     seeds = request.numbers(request.seed)
-    done: Counter[str] = Counter()
-    with progress_bars(trials, 2 * len(seeds), unit="runs for significance") as move:
-
-        def on_answer(trial: Trial, _answer: Answer) -> None:
-            label = labels[trial.candidate]
-            done[label] += 1
-            move(label, done[label])
-
-        plan = find_significance(
-            trials, request.baseline or winner(metrics), seeds, least_difference=request.least_share
-        )
-        with processes(on_answer=on_answer) as run:
-            return carry_out(plan, run)
+    plan = find_significance(trials, request.baseline or winner(metrics), seeds, least_difference=request.least_share)
+    candidates = {label: trial.candidate for label, trial in trials.items()}
+    with watched_processes(candidates, 2 * len(seeds), "runs for significance") as run:
+        return carry_out(plan, run)
 
 
 def trials_of(request: Request, choices: Mapping[str, PolicyChoice], goodput: GoodputRule | None) -> dict[str, Trial]:
     """Return the run of each policy that a comparison asks for, with requests that can be drawn anew."""
     demand, rate_per_s = demand_of(request)
-    candidate = Candidate(
-        choice=next(iter(choices.values())),
-        model=request.model,
-        device=request.device,
-        max_model_len=request.max_model_len or _length_limit(demand, request.model),
-        profile=None if request.profile is None else str(request.profile),
-        tensor_parallel_size=request.tensor_parallel_size,
-        pipeline_parallel_size=request.pipeline_parallel_size,
-        gpu_memory_utilization=request.gpu_memory_utilization,
-        block_size=request.block_size,
-        cluster=request.cluster_settings(),
-        beside=tuple(choices.values()),
-        strict=request.strict,
-    )
+    beside = tuple(choices.values())
     return {
-        label: Trial(candidate=replace(candidate, choice=choice), demand=demand, rate_per_s=rate_per_s, goodput=goodput)
+        label: Trial(
+            candidate=request.candidate(choice, demand.longest, beside=beside, strict=request.strict),
+            demand=demand,
+            rate_per_s=rate_per_s,
+            goodput=goodput,
+        )
         for label, choice in choices.items()
     }
 
@@ -100,8 +77,3 @@ def demand_of(request: Request) -> tuple[Demand, float]:
         return demand, asked
     own = itself.rate_per_s if itself.span_s > 0 else math.inf
     return replace(demand, arrivals="trace"), own if request.request_rate is None else asked
-
-
-def _length_limit(demand: Demand, model: str) -> int:
-    """Return the longest prompt plus output that is served, of requests of any seed."""
-    return min(-(-demand.longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.capacity.capacity import find_capacity, half_width, together
+from simulator.capacity.capacity import find_capacity, together
 from simulator.capacity.ratio import ratio
 from simulator.capacity.saturation import ALL_AT_ONCE_PER_S
 from simulator.capacity.seed_capacity import SeedSearch, find_seed_capacity
 from simulator.capacity.slo import parse_slo
 from simulator.capacity.verdict import verdict, verdicts
+from simulator.interval import half_width
 from simulator.trials.plan import carry_out
 from tests.simulator.capacity.made_up import CANDIDATE, CHAT, MadeUp
 from traces.errors import InputError
