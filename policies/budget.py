@@ -30,12 +30,14 @@ class Budget:
         self._least = least
         self._last = 8 * STEP
 
-    def spend(self, prospect: Prospect, limit_s: float) -> float:
+    def spend(self, prospect: Prospect, limit_s: float, most: int | None = None) -> float:
         """Let ``prospect`` hold as many prompt tokens as take no longer than ``limit_s``; at least the first few.
+
+        ``most`` are the most tokens of the batch, where that is less than usual.
 
         Returns the expected seconds.
         """
-        most = max(1, self._most - prospect.decodes)
+        most = max(1, min(most or self._most, self._most) - prospect.decodes)
         tokens, time_s = self._fitting(prospect, limit_s, most)
         if prospect.take(tokens or min(self._least, most)) == tokens:
             return time_s

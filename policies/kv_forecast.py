@@ -40,6 +40,11 @@ class KVForecast:
             del self._outputs[bisect_left(self._outputs, self._recent.popleft())]
         self._sums = list(accumulate(self._outputs, initial=0))
 
+    @property
+    def mean(self) -> float:
+        """The mean length of the outputs that have ended; 0 before the first."""
+        return self._sums[-1] / len(self._outputs) if self._outputs else 0.0
+
     def rest(self, generated: int) -> int:
         """Return how many more tokens an output of ``generated`` tokens is expected to get."""
         ended = self._outputs

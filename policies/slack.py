@@ -18,9 +18,12 @@ from policies.policy import by_rank
 from policies.prospect import Prospect
 from policies.sequence import Sequence
 from policies.settings import PagedSettings
+from policies.spread import Spread
 
 PER_S = 1_000_000
 """Steps of a second in which deadlines are told apart; requests of the same step come first come, first served."""
+FULL = 0.9
+"""Of the seats: then prompts wait for them."""
 LATE_SHARE = 0.25
 """Of the time of the decodes, what prompts get on top of it where decodes alone are late already."""
 IDS = 1 << 40
@@ -70,7 +73,9 @@ class Slack(PagedPolicy):
     :class:`policies.budget.Budget` finds the tokens that fit. With pipeline parallelism a batch goes through all
     stages, each behind the batch before it: on one it may take its share of the time. Where nothing decodes no token
     is due; then a batch takes half of ``ttft_s`` at most, so that whoever comes meanwhile can still be in time. Where
-    decodes alone are late the target is out of reach; then prompts run for a quarter of their time beside them.
+    decodes alone are late the target is out of reach; then prompts run for a quarter of their time beside them. Where
+    somebody waits for a seat or for blocks, prompts come as others end, and :class:`policies.spread.Spread` shares them
+    out over the batches.
 
     **Who.** Prompts run in order of the moment until which they can wait: ``ttft_s`` after their arrival, or
     ``patience`` times their own prefill time where that is longer. So short ones pass long ones, but nobody who comes
@@ -93,6 +98,7 @@ class Slack(PagedPolicy):
         self._costs = costs
         self._pace = Pace(costs)
         self._budget: Budget | None = None
+        self._spread = Spread(self._seconds, settings.max_num_batched_tokens)
         self._forecast = KVForecast(memory)
         self._now_s = 0.0
         self._expected: dict[Batch, tuple[float, float]] = {}
@@ -153,9 +159,17 @@ class Slack(PagedPolicy):
         prospect = Prospect(batch, self._lineup(batch))
         if prospect.take(1):
             self._budget = self._budget or self._new_budget()
-            expected_s = self._budget.spend(prospect, self._time_left_s(batch, prospect))
+            most = self._spread.limit(batch, self.residents, self._forecast.mean) if self._crowded(batch) else None
+            expected_s = self._budget.spend(prospect, self._time_left_s(batch, prospect), most)
             self._expected[batch] = self._now_s, self.stages * expected_s
             self._run(batch, prospect)
+
+    def _crowded(self, batch: Batch) -> bool:
+        """Whether seats or blocks are short, and prompts come only as decodes end."""
+        if batch.group is None or not self.waiting or not self._forecast.mean:
+            return False
+        full = self.residents >= FULL * self.settings.max_num_seqs
+        return full or not self._admissible(batch, [], self.waiting[0])
 
     def _seconds(self, prospect: Prospect) -> float:
         """Return the time on the last stage, which is the longest: it has the head."""
@@ -211,4 +225,5 @@ class Slack(PagedPolicy):
                 batch.prefill(sequence, tokens)
             else:
                 assert sequence is self.waiting[0]
+                self._spread.note(sequence.left)
                 self._admit(batch, tokens)

@@ -21,6 +21,8 @@ class Slack(Paged):
         self.ended: list[int] = []
         self.expected: list[tuple[float, float]] = []
         self.now_s = 0.0
+        self.asked = self.chosen = 0
+        self.prompt = 0.0
 
     # --- the loop ---
 
@@ -60,9 +62,13 @@ class Slack(Paged):
         self.decode_all()
         decodes = list(self.batch)
         most = self.settings["max_num_batched_tokens"] - len(decodes)
-        lineup = list(self.lineup()) if most > 0 else []
+        if not (self.ready_prefills() or self.waiting) or most <= 0:
+            return
+        lineup = list(self.lineup())
         if not lineup:
             return
+        if self.crowded(decodes):
+            most = max(1, self.limit(decodes) - len(decodes))
         limit_s, available = self.time_left_s(decodes), sum(job.left for job in lineup)
         fitting = [
             tokens
@@ -80,8 +86,30 @@ class Slack(Paged):
     def start(self, job: Job, tokens: int) -> None:
         if job not in self.residents:
             assert self.waiting[0] is job
+            self.prompt += (job.left - self.prompt) / (64 if self.prompt else 1)
             self.admit()
         self.prefill(job, tokens)
+
+    def crowded(self, decodes: list[Slice]) -> bool:
+        if not decodes or not self.waiting or not self.ended:
+            return False
+        return len(self.residents) >= 0.9 * self.settings["max_num_seqs"] or not self.fits([self.waiting[0]])
+
+    def limit(self, decodes: list[Slice]) -> int:
+        """Chosen anew every 32nd time: the tokens of which each of the prompts' costs the decodes least."""
+        outputs, most = self.ended[-256:], self.settings["max_num_batched_tokens"]
+        if self.asked % 32 == 0:
+            tokens = len(decodes) + 1.2 * len(self.residents) * self.prompt / (sum(outputs) / len(outputs))
+            choices = [most]
+            while tokens < most:
+                choices.append(min(most, -(-int(tokens) // STEP) * STEP))
+                tokens = max(1.25 * tokens, tokens + STEP)
+            self.chosen = min(choices, key=lambda total: self.extra_s(max(1, total - len(decodes)), decodes))
+        self.asked += 1
+        return self.chosen
+
+    def extra_s(self, tokens: int, decodes: list[Slice]) -> float:
+        return (self.seconds_of(tokens, decodes) - self.seconds_of(0, decodes)) / tokens
 
     def lineup(self) -> Iterator[Job]:
         admitted: list[Job] = []
