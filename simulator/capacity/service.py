@@ -145,10 +145,9 @@ def flood(trials: Trials, service: Service, *, known: bool = True) -> Plan[Servi
     assert before is not None
     outcome = outcome_of((yield [trials.at(FLOOD * before, service.demand)])[0])
     limit = service_limit_per_s(outcome)
-    if known:
-        limit, flooded = max(before, limit or 0.0), (limit or 0.0) > before
-    else:
-        flooded = True
+    flooded = not known or (limit or 0.0) > before
+    if known and not flooded:
+        limit = before
     served = limit or outcome.metrics["Requests/s"]
     return replace(service, served_per_s=served, limit_per_s=limit, trials=service.trials + 1, flooded=flooded)
 

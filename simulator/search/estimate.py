@@ -129,7 +129,7 @@ def _summed_up(found: Capacity, rung: Rung) -> Estimate:
         high_per_s=found.high_per_s,
         bound_by=found.bound_by,
         seeds_per_s=tuple(seed.rate_per_s for seed in found.seeds),
-        nearest=lowest.worst if lowest and not found.seen else "",
+        nearest=lowest.worst if lowest and (found.unmet or not found.seen) else "",
         held_per_s=best.rate_per_s if best else 0.0,
         metrics={} if outcome is None else {name: outcome.metrics[name] for name in SHOWN},
         trials=found.trials,
