@@ -38,6 +38,7 @@ from profiler.deployment import Deployment  # noqa: E402
 from simulator.capacity.saturation import SATURATION  # noqa: E402
 from simulator.capacity.service import Trials, find_service  # noqa: E402
 from simulator.capacity.slo import Slo, parse_slo  # noqa: E402
+from simulator.interval import half_width  # noqa: E402
 from simulator.simulation import simulate_in_memory  # noqa: E402
 from simulator.trials.candidate import Candidate  # noqa: E402
 from simulator.trials.plan import carry_out  # noqa: E402
@@ -225,7 +226,7 @@ def compare(case: Case, seeds: int, budgets: tuple[int, ...]) -> dict[str, Any]:
     budget, static = best_static(case, seeds, budgets)
     slack = capacities(case, case.slack, seeds, static[0].rate_per_s)
     ratios = [log(own.rate_per_s / other.rate_per_s) for own, other in zip(slack, static, strict=True)]
-    mean, half = float(np.mean(ratios)), half_width(ratios)
+    mean, half = float(np.mean(ratios)), half_width(ratios, COVERAGE)
     rate = SHARE * float(np.mean([each.rate_per_s for each in static]))
     return {
         "case": case.name,
@@ -244,15 +245,6 @@ def compare(case: Case, seeds: int, budgets: tuple[int, ...]) -> dict[str, Any]:
         "at_rate": [at_rate(case, candidate, rate) for candidate in (case.static(budget), case.slack)],
         "took_s": perf_counter() - began_s,
     }
-
-
-def half_width(values: list[float]) -> float:
-    """Return half the width of Student's interval of the mean."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return float("inf")
-    return float(t.ppf(0.5 + COVERAGE / 2, len(values) - 1) * np.std(values, ddof=1) / sqrt(len(values)))
 
 
 def verdict(mean: float, half: float) -> str:

@@ -99,7 +99,8 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         help="What a policy that asks a cost model (slack) is told: a folder that python -m profiler or engine profile "
-        "wrote, or a fit. Default: on a GPU the coefficients that ship.",
+        "wrote, or a fit. Default: the one that policy.json was predicted with; else, on a GPU, the coefficients that "
+        "ship.",
         rich_help_panel=SCHEDULER,
     ),
 ]

@@ -30,7 +30,6 @@ from traces.command_line import new_console
 from traces.demand import Drawn
 from traces.errors import InputError
 from traces.files import whole_folder
-from traces.goodput import parse_goodput
 from traces.settings import from_mapping
 from traces.workload import Workload
 
@@ -80,8 +79,7 @@ def validate_policy(
     place = f"{asked.policy}, predicted"
     deployment = from_mapping(Deployment, prediction.deployment, where=f"{place}, deployment")
     _check(prediction, deployment, asked, settings, place=place)
-    if prediction.goodput:
-        parse_goodput(prediction.goodput, where=f"{place}, goodput")
+    judge.check(prediction, where=place)
     drawn = Drawn.from_dict(prediction.workload, where=f"{place}, workload")
     workload, choices = drawn.workload(), [each.choice for each in prediction.settings]
     own = _engine_settings(settings, deployment, choices, workload, drawn.seed, asked)

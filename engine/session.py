@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -99,7 +99,13 @@ def policy_choice(settings: EngineSettings) -> PolicyChoice:
         if known and key not in known:
             raise InputError(f"policy {name} has no such setting", where=option(key), expected=", ".join(sorted(known)))
         own[key] = value
-    return parse_choice(name, own, where=settings.policy if from_file else "--policy")
+    asked = parse_choice(name, own, where=settings.policy if from_file else "--policy")
+    return replace(asked, predicted=choice.predicted) if from_file else asked
+
+
+def cost_profile(settings: EngineSettings, choice: PolicyChoice) -> str | None:
+    """Return the measurements that a cost model is fitted to: those asked for, else those a search predicted by."""
+    return settings.profile or choice.predicted.get("profile")
 
 
 def build_engine(
@@ -117,9 +123,10 @@ def build_engine(
     InputError
         If anything asked for is wrong or does not fit.
     """
-    choice.check_costs(known=costs_known(settings.device, settings.profile))
+    profile = cost_profile(settings, choice)
+    choice.check_costs(known=costs_known(settings.device, profile))
     runner = build_runner(settings, choice, longest=longest, on_progress=on_progress)
-    costs = known_costs(runner, [choice], settings.model, settings.profile)
+    costs = known_costs(runner, [choice], settings.model, profile)
     return Engine(runner, choice, tokenizer=tokenizer, seed=settings.seed, costs=costs)
 
 

@@ -79,6 +79,11 @@ class Judge(Protocol):
         """
         ...
 
+    @staticmethod
+    def check(prediction: Prediction, *, where: str) -> None:
+        """Refuse a prediction, which comes from ``where``, that :meth:`judge_policy` could not judge."""
+        ...
+
     def judge_policy(
         self,
         folder: Path,

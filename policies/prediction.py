@@ -19,18 +19,20 @@ OF_THE_POLICY = ("max_num_batched_tokens", "max_num_seqs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A predicted value, and between what the measured one is to lie; seconds, shares, or amounts a second."""
+class Interval:
+    """A value, and the least and the most that it may be; seconds, shares, or amounts a second."""
 
     value: float
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        if not all(isfinite(each) for each in (self.value, self.low, self.high)):
-            raise ValueError(f"{asdict(self)} are not finite numbers")
         if not self.low <= self.value <= self.high:
             raise ValueError(f"the value {self.value:g} is not within its interval [{self.low:g}, {self.high:g}]")
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Foretold:
     """
 
     choice: PolicyChoice
-    metrics: Mapping[str, Estimate]
+    metrics: Mapping[str, Interval]
     deployment: Mapping[str, Any]
     replicas: int
 
@@ -88,7 +90,11 @@ class Prediction:
         Share of the metrics that the intervals are to hold.
     goodput
         Targets, as ``--goodput`` takes them, of which the share of requests that meet them was predicted; "" for none.
-    slo, objective, why, command
+    goodput_share
+        The share that is to meet them.
+    slo
+        Limits, as ``--slo`` takes them, within which the search looked; "" for none but ``goodput``.
+    objective, why, command
         What was asked of the search, and what it said.
     """
 
@@ -100,6 +106,7 @@ class Prediction:
     profile: str | None = None
     coverage: float = 0.9
     goodput: str = ""
+    goodput_share: float = 0.99
     slo: str = ""
     objective: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
@@ -129,6 +136,7 @@ class _Stated:
     profile: str | None = None
     coverage: float = 0.9
     goodput: str | None = None
+    goodput_share: float = 0.99
     slo: str | None = None
     objective: dict[str, Any] | None = None
     why: str = ""
@@ -137,6 +145,8 @@ class _Stated:
     def __post_init__(self) -> None:
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage is {self.coverage:g}; expected a number in (0, 1)")
+        if not 0 < self.goodput_share <= 1:
+            raise ValueError(f"goodput_share is {self.goodput_share:g}; expected a number in (0, 1]")
         if self.replicas < 1:
             raise ValueError(f"replicas is {self.replicas}; expected an integer >= 1")
 
@@ -178,6 +188,7 @@ def read_prediction(choice: PolicyChoice, *, where: str | PathLike[str]) -> Pred
         profile=stated.profile,
         coverage=stated.coverage,
         goodput=stated.goodput or "",
+        goodput_share=stated.goodput_share,
         slo=stated.slo or "",
         objective=stated.objective or {},
         why=stated.why,
@@ -185,7 +196,7 @@ def read_prediction(choice: PolicyChoice, *, where: str | PathLike[str]) -> Pred
     )
 
 
-def _metrics(stated: Any, *, where: str) -> dict[str, Estimate]:
+def _metrics(stated: Any, *, where: str) -> dict[str, Interval]:
     if not isinstance(stated, Mapping) or not stated:
         wish = "an object of metrics, each with value, low and high"
         raise InputError("key 'metrics' is missing or empty", where=where, expected=wish)
@@ -194,5 +205,7 @@ def _metrics(stated: Any, *, where: str) -> dict[str, Estimate]:
         place = f"{where}, metrics, {name!r}"
         if not isinstance(each, Mapping):
             raise InputError(f"is {each!r}", where=place, expected="an object with value, low and high")
-        found[name] = from_mapping(Estimate, each, where=place)
+        found[name] = from_mapping(Interval, each, where=place)
+        if not all(isfinite(end) for end in found[name].as_dict().values()):
+            raise InputError(f"{each} are not finite numbers", where=place)
     return found

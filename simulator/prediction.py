@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from math import floor, isfinite, nan
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 
-from policies.prediction import Estimate
+from policies.prediction import Interval
+from simulator.interval import COVERAGE, of_draws
 from simulator.trials.candidate import Candidate
 from simulator.trials.outcome import LATENCIES, Outcome
 from simulator.trials.plan import Plan
@@ -21,10 +22,24 @@ PREDICTED = (
     *("Requests/s", "Output tokens/s", "Goodput", "Goodput, requests/s"),
 )
 """The metrics of an outcome that a user feels or pays for."""
-COVERAGE = 0.9
-ROUNDING = 1e-9
 DRAWS = 19
 """Of the cost model, unless told otherwise: the fewest of which the least and the most hold 90 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What a candidate will do.
+
+    Attributes
+    ----------
+    outcome
+        Of the cost model as it was fitted.
+    metrics
+        Those of :data:`PREDICTED` that have a value, with their intervals.
+    """
+
+    outcome: Outcome
+    metrics: Mapping[str, Interval]
 
 
 def predict(
@@ -36,18 +51,13 @@ def predict(
     *,
     goodput: GoodputRule | None = None,
     coverage: float = COVERAGE,
-) -> Plan[dict[str, dict[str, float]]]:
+) -> Plan[Predicted]:
     """Return the plan that predicts the metrics of ``candidate`` under ``demand``, drawn by ``seed``.
 
     The value is that of the cost model as it was fitted. The interval holds the middle share ``coverage`` of what comes
     out when the cost model is drawn within its own bands (:meth:`profiler.cost_model.CostModel.drawn`): whole
     simulations each, so that what a slower iteration does to a queue is in it. Requests and arrivals are the same in
     all of them, and in the measurement to come; what a machine does that was not profiled is in none.
-
-    Returns
-    -------
-    Plan
-        Metric -> {"value", "low", "high"}, of :data:`PREDICTED`; without those that have no value.
 
     Raises
     ------
@@ -60,31 +70,23 @@ def predict(
     for each in answers:
         if not isinstance(each, Outcome):
             raise each
-        outcomes.append(each.metrics)
-    return {name: asdict(each) for name, each in estimates(outcomes[0], outcomes[1:], coverage).items()}
+        outcomes.append(each)
+    first, *others = (outcome.metrics for outcome in outcomes)
+    return Predicted(outcome=outcomes[0], metrics=intervals(first, others, coverage))
 
 
-def estimates(
+def intervals(
     fitted: Mapping[str, float], drawn: Sequence[Mapping[str, float]], coverage: float = COVERAGE
-) -> dict[str, Estimate]:
+) -> dict[str, Interval]:
     """Return the metrics of :data:`PREDICTED` with their intervals; without those that have no value.
-
-    Of n draws and the true value, equally distributed, the true one is below the k-th least with a chance of
-    k / (n + 1): the interval lies between the ranks by which each side is missed with (1 - coverage) / 2.
 
     Parameters
     ----------
     fitted, drawn
         The metrics of the cost model as it was fitted, and of each draw of it.
     """
-    return {name: _estimate(name, fitted, drawn, coverage) for name in PREDICTED if isfinite(fitted.get(name, nan))}
-
-
-def _estimate(
-    name: str, fitted: Mapping[str, float], drawn: Sequence[Mapping[str, float]], coverage: float
-) -> Estimate:
-    value, others = fitted[name], sorted(each[name] for each in drawn if isfinite(each[name]))
-    if not others:
-        return Estimate(value=value, low=value, high=value)
-    rank = max(1, floor((len(others) + 1) * (1 - coverage) / 2 + ROUNDING))
-    return Estimate(value=value, low=min(others[rank - 1], value), high=max(others[-rank], value))
+    return {
+        name: of_draws(fitted[name], [each[name] for each in drawn], coverage)
+        for name in PREDICTED
+        if isfinite(fitted.get(name, nan))
+    }

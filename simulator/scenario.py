@@ -155,9 +155,15 @@ def _length_limit(workload: Workload, model: str, asked: int | None) -> int:
         _check_lengths(workload, asked, "--max-model-len")
         return asked
     longest = int(workload.total_tokens.max())
-    limit = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
+    limit = length_limit(longest, model)
     _check_lengths(workload, limit, f"the context of {model} (or a --max-model-len beyond it),")
     return limit
+
+
+def length_limit(longest: int, model: str) -> int:
+    """Return the prompt plus output, in tokens, that a model serves by default where no request has more than
+    ``longest``; never more than it was trained for."""
+    return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)
 
 
 def _check_lengths(workload: Workload, limit: int, name: str) -> None:

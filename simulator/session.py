@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policies.catalog import PolicyChoice
-from policies.selection import parse_policies
-from simulator.cluster_options import ClusterOptions
 from simulator.comparison import simulate_all
+from simulator.deployment_options import DeploymentOptions
 from simulator.progress import progress_bars
 from simulator.scenario import build_scenario
 from simulator.significance.options import SignificanceOptions
@@ -41,28 +40,17 @@ TIMELINE = ".perfetto.json.gz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(ClusterOptions, SignificanceOptions):
+class Request(DeploymentOptions, SignificanceOptions):
     """What a person asked of ``run`` or ``compare``; each field is the option of that name."""
 
     workload: str
-    policies: str
     output: Path
-    model: str
-    device: str
-    profile: Path | None = None
     strict: bool = False
     request_rate: float | None = None
     burstiness: float = 1.0
     num_prompts: int | None = None
     seed: int = 0
     sort: bool = False
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    block_size: int = 16
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
     goodput: list[str] | None = None
     perfetto: bool = False
 
@@ -161,11 +149,7 @@ def _measure(runs: Mapping[str, RunRecord], goodput: GoodputRule | None) -> dict
 
 def prepare(request: Request) -> tuple[Scenario, dict[str, PolicyChoice]]:
     """Return what to simulate, checked as far as it can be without running it."""
-    shared = {
-        "max_num_seqs": request.max_num_seqs,
-        "max_num_batched_tokens": request.max_num_batched_tokens,
-    }
-    choices = parse_policies(request.policies, settings=shared)
+    choices = request.choices()
     cluster = request.cluster_settings()
     workload = open_workload(
         request.workload,

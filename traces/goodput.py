@@ -42,6 +42,12 @@ class GoodputRule:
             good &= end_to_end_s <= self.end_to_end_s
         return good
 
+    @property
+    def spelled(self) -> str:
+        """The targets as :func:`parse_goodput` takes them."""
+        limits_s = {word: getattr(self, field) for word, field in FIELDS.items()}
+        return " ".join(f"{word}:{1e3 * limit_s:.12g}" for word, limit_s in limits_s.items() if limit_s is not None)
+
     def __str__(self) -> str:
         targets = {"TTFT": self.ttft_s, "TPOT": self.tpot_s, "end-to-end": self.end_to_end_s}
         return ", ".join(f"{name} ≤ {1e3 * s:g} ms" for name, s in targets.items() if s is not None)

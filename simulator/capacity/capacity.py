@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, inf, log, sqrt
+from math import exp, inf, log
 
 from simulator.capacity.sample import Sample
 from simulator.capacity.seed_capacity import SeedCapacity, SeedSearch, find_seed_capacity
 from simulator.capacity.service import Budget
 from simulator.capacity.slo import Slo
+from simulator.interval import half_width
 from simulator.trials.candidate import Candidate
 from simulator.trials.plan import Plan, side_by_side
 from traces.demand import Demand
 from traces.errors import InputError
 
-COVERAGE = 0.9
-"""Of the interval of the capacity."""
 MOST_TRIALS = 15
 SEEDS = 3
 LEAST_FIRST, LEAST_OTHER = 5, 3
@@ -35,7 +34,7 @@ class Capacity:
         Requests/s: the geometric mean over the seeds; 0 where some seed has no rate at which the SLO holds. Where it
         holds with all requests at once (``unlimited``), what was served then: a lower bound.
     low_per_s, high_per_s
-        The interval in which the mean over all seeds lies with :data:`COVERAGE` (Student's t over the logs), widened
+        The interval in which the mean over all seeds lies with 90 % (Student's t over the logs), widened
         by what the searches have left open; with one seed that alone. ``high_per_s`` is infinity where nothing failed.
     bound_by
         What fails beyond the capacity, for most seeds: a part of the SLO, or ``saturation``.
@@ -163,18 +162,6 @@ def together(found: Sequence[SeedCapacity], *, stability: bool) -> Capacity:
         stability=stability,
         seeds=tuple(found),
     )
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Return half the width of Student's interval of the mean; 0 for a single value."""
-    from scipy.stats import t
-
-    count = len(values)
-    if count < 2:
-        return 0.0
-    mean = sum(values) / count
-    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
-    return float(t.ppf(0.5 + COVERAGE / 2, count - 1)) * sqrt(variance / count)
 
 
 def _mean(rates: Sequence[float]) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
-from simulator.capacity.capacity import COVERAGE, Capacity
+from simulator.capacity.capacity import Capacity
 from simulator.capacity.sample import Sample
 from simulator.capacity.saturation import drift
 from simulator.capacity.seed_capacity import SeedCapacity
 from simulator.capacity.slo import Slo
 from simulator.capacity.verdict import verdict
+from simulator.interval import COVERAGE
 from traces.demand import Demand
+from traces.metrics import without_nan
 
 
 def document(capacities: Mapping[str, Capacity], slo: Slo, demand: Demand, command: str) -> dict[str, Any]:
@@ -29,20 +30,23 @@ def document(capacities: Mapping[str, Capacity], slo: Slo, demand: Demand, comma
 
 def as_dict(capacity: Capacity) -> dict[str, Any]:
     """Return a capacity with all its trials, as JSON values."""
-    return {
-        "rate_per_s": capacity.rate_per_s,
-        "low_per_s": capacity.low_per_s,
-        "high_per_s": _finite(capacity.high_per_s),
-        "coverage": COVERAGE if len(capacity.seeds) > 1 else None,
-        "bound_by": capacity.bound_by,
-        "unmet": capacity.unmet,
-        "unlimited": capacity.unlimited,
-        "stability": capacity.stability,
-        "stable": capacity.stable,
-        "service_limit_per_s": capacity.service_limit_per_s,
-        "trials": capacity.trials,
-        "seeds": [_seed(each) for each in capacity.seeds],
-    }
+    found: dict[str, Any] = without_nan(
+        {
+            "rate_per_s": capacity.rate_per_s,
+            "low_per_s": capacity.low_per_s,
+            "high_per_s": capacity.high_per_s,
+            "coverage": COVERAGE if len(capacity.seeds) > 1 else None,
+            "bound_by": capacity.bound_by,
+            "unmet": capacity.unmet,
+            "unlimited": capacity.unlimited,
+            "stability": capacity.stability,
+            "stable": capacity.stable,
+            "service_limit_per_s": capacity.service_limit_per_s,
+            "trials": capacity.trials,
+            "seeds": [_seed(each) for each in capacity.seeds],
+        }
+    )
+    return found
 
 
 def _seed(found: SeedCapacity) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def _seed(found: SeedCapacity) -> dict[str, Any]:
         "seed": found.seed,
         "rate_per_s": found.rate_per_s,
         "low_per_s": found.low_per_s,
-        "high_per_s": _finite(found.high_per_s),
+        "high_per_s": found.high_per_s,
         "bound_by": found.bound_by,
         "service_limit_per_s": found.service.limit_per_s,
         "trials": found.trials,
@@ -65,11 +69,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "holds": sample.holds,
         "margin": sample.margin,
         "bound_by": sample.bound_by,
-        "queue_growth": _finite(drifting.growth),
-        "queue_growth_error": _finite(drifting.error),
+        "queue_growth": drifting.growth,
+        "queue_growth_error": drifting.error,
         "outcome": sample.outcome.as_dict(),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None

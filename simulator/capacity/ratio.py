@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
 
-from simulator.capacity.capacity import Capacity, half_width
+from simulator.capacity.capacity import Capacity
+from simulator.interval import half_width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.catalog import PolicyChoice
-from policies.selection import parse_policies
-from profiler.model import load_model
 from simulator.capacity.capacity import Capacity, check_trials, find_capacity
 from simulator.capacity.document import document
 from simulator.capacity.slo import Slo, parse_slo
 from simulator.capacity.table import print_capacities
 from simulator.capacity.verdict import unmet
-from simulator.cluster_options import ClusterOptions
+from simulator.deployment_options import DeploymentOptions
 from simulator.progress import progress_bars
-from simulator.scenario import LENGTH_STEP
 from simulator.session import command_line
 from simulator.trials.candidate import Candidate
 from simulator.trials.plan import Answer, Runner, carry_out, side_by_side
@@ -35,14 +31,11 @@ TOLERANCES = (0.001, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(ClusterOptions):
+class Request(DeploymentOptions):
     """What a person asked of ``capacity``; each field is the option of that name."""
 
     workload: str
-    policies: str
     output: Path
-    model: str
-    device: str
     slo: list[str] | None = None
     goodput: list[str] | None = None
     goodput_share: float = 0.99
@@ -51,19 +44,11 @@ class Request(ClusterOptions):
     most_trials: int = 15
     tolerance: float = 0.025
     guess: float | None = None
-    profile: Path | None = None
     arrivals: ArrivalKind = "poisson"
     burstiness: float = 1.0
     num_prompts: int | None = None
     seed: int = 0
     sort: bool = False
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    block_size: int = 16
-    max_model_len: int | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
 
     def demand(self) -> Demand:
         """Return the requests that are asked for."""
@@ -82,24 +67,7 @@ class Request(ClusterOptions):
 
     def candidates(self, longest: int) -> dict[str, Candidate]:
         """Return the policies that are asked for, with what they run on, for requests of so many tokens at most."""
-        shared = {"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": self.max_num_batched_tokens}
-        choices = parse_policies(self.policies, settings=shared)
-        limit = self.max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, load_model(self.model).max_position)
-        return {label: self._candidate(choice, limit) for label, choice in choices.items()}
-
-    def _candidate(self, choice: PolicyChoice, max_model_len: int) -> Candidate:
-        return Candidate(
-            choice=choice,
-            model=self.model,
-            device=self.device,
-            max_model_len=max_model_len,
-            profile=None if self.profile is None else str(self.profile),
-            tensor_parallel_size=self.tensor_parallel_size,
-            pipeline_parallel_size=self.pipeline_parallel_size,
-            gpu_memory_utilization=self.gpu_memory_utilization,
-            block_size=self.block_size,
-            cluster=self.cluster_settings(),
-        )
+        return {label: self.candidate(choice, longest) for label, choice in self.choices().items()}
 
 
 def capacity(request: Request, *, as_json: bool = False) -> dict[str, Capacity]:

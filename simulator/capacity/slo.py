@@ -48,9 +48,20 @@ class Term:
         figure = {"p50": "median"}.get(self.figure, self.figure)
         return f"{figure.upper() if figure[1:].isdigit() else figure} {SPOKEN[self.latency]}"
 
+    @property
+    def metric(self) -> str:
+        """The name of the figure among the metrics of an outcome."""
+        return f"{self.latency} {self.figure.upper()}"
+
     def value_s(self, outcome: Outcome) -> float:
         """Return the figure in seconds; NaN where no request has that latency."""
-        return outcome.metrics[f"{self.latency} {self.figure.upper()}"]
+        return outcome.metrics[self.metric]
+
+    @property
+    def spelled(self) -> str:
+        """The term as :func:`parse_slo` takes it."""
+        word = next(word for word, latency in WORDS.items() if latency == self.latency)
+        return f"{self.figure}-{word}:{1e3 * self.limit_s:.12g}"
 
     def __str__(self) -> str:
         return f"{self.name} ≤ {1e3 * self.limit_s:g} ms"
@@ -87,6 +98,11 @@ class Slo:
         if self.goodput is not None and self.goodput.tpot_s is not None:
             averages.append(self.goodput.tpot_s)
         return min(tails or averages, default=None)
+
+    @property
+    def spelled(self) -> str:
+        """The terms as :func:`parse_slo` takes them, which takes a goodput rule and its share beside them."""
+        return " ".join(term.spelled for term in self.terms)
 
     def measured(self, outcome: Outcome) -> dict[str, tuple[float, float]]:
         """Return the value of each part and its limit, by name: seconds; of a goodput rule shares of requests that

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simulator.capacity.capacity import COVERAGE, Capacity
+from simulator.capacity.capacity import Capacity
 from simulator.capacity.slo import Slo
 from simulator.capacity.verdict import verdicts
+from simulator.interval import COVERAGE
 from simulator.scoreboard import three_digits
 from traces.command_line import new_console, new_table
 

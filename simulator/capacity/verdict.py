@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simulator.capacity.capacity import COVERAGE, Capacity
+from simulator.capacity.capacity import Capacity
 from simulator.capacity.ratio import ratio
 from simulator.capacity.saturation import SATURATION, drift
+from simulator.interval import COVERAGE
 from simulator.scoreboard import three_digits
 
 

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from math import floor
 from typing import Any
 
 from policies.catalog import PolicyChoice
 from simulator.cluster_settings import ClusterSettings
-from simulator.search.estimate import Estimate, finite
-from simulator.search.interval import COVERAGE
+from simulator.interval import COVERAGE
+from simulator.search.estimate import Estimate
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
-from traces.goodput import FIELDS, GoodputRule
+from traces.metrics import without_nan
 
 
 def policy_choice(task: Task, found: Found, reasons: str, command: str) -> PolicyChoice:
     """Return the winner's policy with what is predicted of it: the content of policy.json."""
-    candidate, prediction = task.candidates[found.winner], found.predictions[found.winner]
+    candidate, placed = task.candidates[found.winner], found.podium[found.winner]
     predicted = {
         "workload": {**task.demand.as_dict(), "request_rate": found.rate_per_s, "seed": task.seed},
         "deployment": candidate.deployments()[0].to_json(),
         "replicas": candidate.cluster.replicas,
         "profile": candidate.profile,
         "coverage": coverage(task.draws),
-        "metrics": prediction.as_dict(),
-        "slo": str(task.slo),
-        "goodput": goodput_text(task.slo.goodput),
-        "capacity": _finite(prediction.capacity.as_dict()),
+        **placed.as_dict(),
+        "slo": task.slo.spelled,
+        "goodput": "" if task.slo.goodput is None else task.slo.goodput.spelled,
+        "goodput_share": task.slo.share,
         "objective": objective_document(task, found),
-        "runners_up": [_runner_up(task, found, label) for label in list(found.predictions)[1:]],
+        "runners_up": [_runner_up(task, found, label) for label in list(found.podium)[1:]],
         "why": reasons,
         "command": command,
     }
@@ -52,23 +51,14 @@ def objective_document(task: Task, found: Found) -> dict[str, Any]:
 
 
 def _runner_up(task: Task, found: Found, label: str) -> dict[str, Any]:
-    candidate, prediction = task.candidates[label], found.predictions[label]
+    candidate, placed = task.candidates[label], found.podium[label]
     return {
         **replace(candidate.choice, predicted={}).as_dict(),
         "deployment": candidate.deployments()[0].to_json(),
         "replicas": candidate.cluster.replicas,
-        "metrics": prediction.as_dict(),
-        "capacity": _finite(prediction.capacity.as_dict()),
+        **placed.as_dict(),
         "value": task.objective.value_of(candidate, found.finals[label]),
     }
-
-
-def goodput_text(rule: GoodputRule | None) -> str:
-    """Return targets as ``--goodput`` takes them, "" for none."""
-    if rule is None:
-        return ""
-    targets = {word: getattr(rule, field) for word, field in FIELDS.items()}
-    return " ".join(f"{word}:{1e3 * limit_s:g}" for word, limit_s in targets.items() if limit_s is not None)
 
 
 def cluster_document(cluster: ClusterSettings) -> dict[str, Any] | None:
@@ -95,7 +85,7 @@ def search_document(
         "slo": str(task.slo),
         "workload": {**task.demand.as_dict(), "request_rate": found.rate_per_s, "seed": task.seed},
         "coverage": coverage(task.draws),
-        "podium": [_candidate(task, found, label) for label in found.predictions],
+        "podium": [_candidate(task, found, label) for label in found.podium],
         "leads": [each.as_dict() for each in found.leads],
         "space": {"size": selection.size, "tried": len(selection.candidates), "impossible": len(selection.impossible)},
         "rungs": [
@@ -115,21 +105,17 @@ def search_document(
 
 
 def _candidate(task: Task, found: Found, label: str) -> dict[str, Any]:
-    candidate, prediction = task.candidates[label], found.predictions[label]
+    candidate, placed = task.candidates[label], found.podium[label]
     return {
         "label": label,
         **_worth(task, label, found.finals[label]),
         "candidate": candidate.as_dict(),
         "gpus": candidate.gpus,
         "usd_per_hour": task.objective.prices.per_hour(candidate.gpus),
-        "predicted": {"metrics": prediction.as_dict(), "capacity": _finite(prediction.capacity.as_dict())},
+        "predicted": placed.as_dict(),
     }
 
 
 def _worth(task: Task, label: str, estimate: Estimate) -> dict[str, Any]:
-    value = finite(task.objective.value_of(task.candidates[label], estimate))
+    value = without_nan(task.objective.value_of(task.candidates[label], estimate))
     return {"value": value, **estimate.as_dict()}
-
-
-def _finite(document: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: finite(value) for name, value in document.items()}

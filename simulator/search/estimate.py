@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isinf, isnan
+from math import isnan
 from typing import Any
 
 from simulator.capacity.capacity import Capacity, find_capacity
@@ -14,6 +14,7 @@ from simulator.trials.candidate import Candidate
 from simulator.trials.plan import Plan
 from traces.demand import Demand
 from traces.errors import InputError
+from traces.metrics import without_nan
 
 SHOWN = (
     "TTFT P50",
@@ -71,15 +72,18 @@ class Estimate:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values: null for what is not known."""
-        return {
-            "capacity": {"value": self.rate_per_s, "low": self.low_per_s, "high": finite(self.high_per_s)},
-            "bound_by": self.bound_by,
-            "seeds": list(self.seeds_per_s),
-            "held_at": self.held_per_s,
-            "metrics": {name: finite(value) for name, value in self.metrics.items()},
-            "trials": self.trials,
-            "requests": self.requests,
-        }
+        document: dict[str, Any] = without_nan(
+            {
+                "capacity": {"value": self.rate_per_s, "low": self.low_per_s, "high": self.high_per_s},
+                "bound_by": self.bound_by,
+                "seeds": list(self.seeds_per_s),
+                "held_at": self.held_per_s,
+                "metrics": self.metrics,
+                "trials": self.trials,
+                "requests": self.requests,
+            }
+        )
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +111,6 @@ def estimate(
     except InputError as error:
         return Refusal(reason=str(error))
     return _summed_up(found, rung)
-
-
-def finite(value: float) -> float | None:
-    """Return a number for JSON: None for infinity and NaN."""
-    return None if isnan(value) or isinf(value) else value
 
 
 def _summed_up(found: Capacity, rung: Rung) -> Estimate:

@@ -21,7 +21,7 @@ def explain(task: Task, found: Found) -> list[str]:
     """Return why the winner won and how sure that is: what it is worth, what holds it back, where its time goes, and
     how it compares with each runner-up."""
     winner, objective = task.candidates[found.winner], task.objective
-    estimate, outcome = found.finals[found.winner], found.predictions[found.winner].outcome
+    estimate, outcome = found.finals[found.winner], found.podium[found.winner].outcome
     value = objective.value_of(winner, estimate)
     workload = task.demand.workload(found.rate_per_s, task.seed)
     batch = mean_batch(winner.scenario(workload).cluster, outcome, workload)
@@ -29,7 +29,7 @@ def explain(task: Task, found: Found) -> list[str]:
         f"{found.winner}: {value:.3g} {objective.unit} within {task.slo}.",
         bound(winner, estimate, outcome, batch),
         mean_batch_text(batch, outcome),
-        *(against(each, outcome, found.predictions[each.over].outcome, found.rate_per_s) for each in found.leads),
+        *(against(each, outcome, found.podium[each.over].outcome, found.rate_per_s) for each in found.leads),
     ]
 
 

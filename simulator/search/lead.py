@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import exp, inf, isfinite, log, nan, sqrt
 from typing import Any
 
-from simulator.capacity.capacity import half_width
-from simulator.search.estimate import finite
-from simulator.search.interval import COVERAGE, of_draws
+from simulator.interval import COVERAGE, half_width, of_draws
+from traces.metrics import without_nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Lead:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, and whether it is sure."""
-        ratio = {"value": finite(self.ratio), "low": self.low, "high": finite(self.high)}
+        ratio = without_nan({"value": self.ratio, "low": self.low, "high": self.high})
         return {"over": self.over, "of": self.of, "ratio": ratio, "sure": self.sure, "verdict": self.verdict}
 
 

@@ -8,16 +8,13 @@ from os import PathLike
 
 from simulator.report import figure_html
 from simulator.report_page import page, table_html
-from simulator.scoreboard import duration, three_digits
 from simulator.search.documents import coverage
 from simulator.search.figures import panels
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
 from simulator.search.table import READING, finalists, headline, shared_hardware, sorting
-from simulator.trials.outcome import LATENCIES
+from simulator.validation.policy_verdict import shown, span
 from traces.files import whole_file
-
-SHARES = ("Goodput", "KV use, mean", "KV use, max", "MFU while busy")
 
 
 def write_report(
@@ -63,30 +60,19 @@ def _predicted(task: Task, found: Found) -> Iterator[str]:
     yield '<p class="caption">The value by the cost model as it was fitted, and between what it lies in '
     yield f"{100 * coverage(task.draws):g} % of what that may be wrong by ({task.draws} draws), "
     yield "for these very requests.</p>\n"
-    names = [name for name in next(iter(found.predictions.values())).metrics if not name.endswith(("MAX", "P95"))]
+    names = list(found.podium[found.winner].metrics)
     rows = []
     for name in names:
         cells = (
-            _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
-            for each in found.predictions.values()
+            f"{shown(name, each.metrics[name].value)} ({span(name, each.metrics[name])})"
+            if name in each.metrics
+            else "–"
+            for each in found.podium.values()
         )
         rows.append((name.replace("MEAN", "mean"), *cells))
     shared = shared_hardware(task)
-    heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.predictions, start=1))
+    heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.podium, start=1))
     yield from table_html(("", *heads), rows)
-
-
-def _interval(name: str, interval: dict[str, float]) -> str:
-    value, low, high = (_amount(name, interval[key]) for key in ("value", "low", "high"))
-    unit = f" {high.partition(' ')[2]}"
-    return f"{value} ({low.removesuffix(unit)} to {high})"
-
-
-def _amount(name: str, value: float) -> str:
-    """Return a metric's value as people say it."""
-    if name in SHARES:
-        return f"{three_digits(100 * value)} %"
-    return duration(value) if name.startswith((*LATENCIES, "Makespan")) else three_digits(value)
 
 
 def _impossible(selection: Selection) -> Iterator[str]:

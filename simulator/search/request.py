@@ -10,16 +10,15 @@ from typing import Any
 from policies.catalog import POLICIES
 from policies.selection import parse_setting
 from profiler.device import load_device
-from profiler.model import load_model
 from simulator.capacity.capacity import MOST_TRIALS, check_trials
 from simulator.capacity.slo import Slo, parse_slo
 from simulator.cluster_settings import read_cluster
+from simulator.prediction import DRAWS
 from simulator.router_catalog import parse_router
-from simulator.scenario import LENGTH_STEP
+from simulator.scenario import length_limit
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.halving import PODIUM
 from simulator.search.objective import Objective
-from simulator.search.prediction import DRAWS
 from simulator.search.prices import Prices, parse_prices
 from simulator.search.rung import rungs
 from simulator.search.search import Task
@@ -239,8 +238,8 @@ def _prices(request: Request, of_file: Prices | None) -> Prices:
 
 def _length_limit(request: Request, demand: Demand) -> int:
     """Return the longest prompt plus output that is served, which no request exceeds, whatever the seed."""
-    longest, trained = demand.longest, load_model(request.model).max_position
-    limit = request.max_model_len or min(-(-longest // LENGTH_STEP) * LENGTH_STEP, trained)
+    longest = demand.longest
+    limit = request.max_model_len or length_limit(longest, request.model)
     if longest > limit:
         what = f"a request of {longest} tokens, and {limit} are served"
         raise InputError(what, where=request.workload, expected="a longer --max-model-len, or a --length-scale below 1")

@@ -10,7 +10,7 @@ from simulator.search.estimate import Estimate
 from simulator.search.halving import PODIUM, Step, halve
 from simulator.search.lead import Lead, lead
 from simulator.search.objective import Objective
-from simulator.search.prediction import SHARE, Prediction, predict
+from simulator.search.podium import SHARE, Placed, place
 from simulator.search.rung import Rung
 from simulator.trials.candidate import Candidate
 from simulator.trials.crew import Rounds
@@ -52,21 +52,21 @@ class Found:
         The rungs, one after the other.
     rate_per_s
         The rate for which metrics are predicted: the one asked for, or a share of the winner's capacity.
-    predictions
-        Of the winner and the runners-up, by label, the best first.
+    podium
+        What is predicted of the winner and the runners-up, by label, the best first.
     leads
         Of the winner over each runner-up.
     """
 
     steps: Sequence[Step]
     rate_per_s: float
-    predictions: Mapping[str, Prediction]
+    podium: Mapping[str, Placed]
     leads: Sequence[Lead]
 
     @property
     def winner(self) -> str:
         """The label of the best candidate."""
-        return next(iter(self.predictions))
+        return next(iter(self.podium))
 
     @property
     def finals(self) -> Mapping[str, Estimate]:
@@ -84,11 +84,10 @@ def search(task: Task) -> Rounds[Found]:
     """
     steps = yield from halve(task.candidates, task.demand, task.slo, task.objective, task.ladder)
     finals = steps[-1].estimates
-    podium = steps[-1].kept[:PODIUM]
-    best = finals[podium[0]]
-    rate_per_s = task.objective.request_rate_per_s or SHARE * (best.low_per_s or best.rate_per_s)
-    predictions = yield {
-        label: predict(
+    best, *_ = labels = steps[-1].kept[:PODIUM]
+    rate_per_s = task.objective.request_rate_per_s or SHARE * (finals[best].low_per_s or finals[best].rate_per_s)
+    podium = yield {
+        label: place(
             task.candidates[label],
             finals[label],
             task.demand,
@@ -97,23 +96,21 @@ def search(task: Task) -> Rounds[Found]:
             seed=task.seed,
             draws=task.draws,
         )
-        for label in podium
+        for label in labels
     }
     return Found(
         steps=steps,
         rate_per_s=rate_per_s,
-        predictions=predictions,
-        leads=[_lead(task, finals, predictions, podium[0], other) for other in podium[1:]],
+        podium=podium,
+        leads=[_lead(task, finals, podium, best, other) for other in labels[1:]],
     )
 
 
-def _lead(
-    task: Task, finals: Mapping[str, Estimate], predictions: Mapping[str, Prediction], winner: str, other: str
-) -> Lead:
+def _lead(task: Task, finals: Mapping[str, Estimate], podium: Mapping[str, Placed], winner: str, other: str) -> Lead:
     return lead(
         over=other,
         of=task.objective.compared,
         factor=task.objective.factor(task.candidates[winner], task.candidates[other]),
         seeds=(finals[winner].seeds_per_s, finals[other].seeds_per_s),
-        draws=(predictions[winner].drawn_per_s, predictions[other].drawn_per_s),
+        draws=(podium[winner].drawn_per_s, podium[other].drawn_per_s),
     )

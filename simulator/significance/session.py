@@ -9,11 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policies.catalog import PolicyChoice
-from profiler.model import load_model
 from simulator.progress import progress_bars
-from simulator.scenario import LENGTH_STEP
 from simulator.significance.significance import Significance, find_significance
-from simulator.trials.candidate import Candidate
 from simulator.trials.plan import Answer, carry_out
 from simulator.trials.trial import Trial
 from simulator.trials.workers import processes
@@ -64,22 +61,14 @@ def judge(
 def trials_of(request: Request, choices: Mapping[str, PolicyChoice], goodput: GoodputRule | None) -> dict[str, Trial]:
     """Return the run of each policy that a comparison asks for, with requests that can be drawn anew."""
     demand, rate_per_s = demand_of(request)
-    candidate = Candidate(
-        choice=next(iter(choices.values())),
-        model=request.model,
-        device=request.device,
-        max_model_len=request.max_model_len or _length_limit(demand, request.model),
-        profile=None if request.profile is None else str(request.profile),
-        tensor_parallel_size=request.tensor_parallel_size,
-        pipeline_parallel_size=request.pipeline_parallel_size,
-        gpu_memory_utilization=request.gpu_memory_utilization,
-        block_size=request.block_size,
-        cluster=request.cluster_settings(),
-        beside=tuple(choices.values()),
-        strict=request.strict,
-    )
+    beside = tuple(choices.values())
     return {
-        label: Trial(candidate=replace(candidate, choice=choice), demand=demand, rate_per_s=rate_per_s, goodput=goodput)
+        label: Trial(
+            candidate=request.candidate(choice, demand.longest, beside=beside, strict=request.strict),
+            demand=demand,
+            rate_per_s=rate_per_s,
+            goodput=goodput,
+        )
         for label, choice in choices.items()
     }
 
@@ -100,8 +89,3 @@ def demand_of(request: Request) -> tuple[Demand, float]:
         return demand, asked
     own = itself.rate_per_s if itself.span_s > 0 else math.inf
     return replace(demand, arrivals="trace"), own if request.request_rate is None else asked
-
-
-def _length_limit(demand: Demand, model: str) -> int:
-    """Return the longest prompt plus output that is served, of requests of any seed."""
-    return min(-(-demand.longest // LENGTH_STEP) * LENGTH_STEP, load_model(model).max_position)

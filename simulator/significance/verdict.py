@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from traces.metrics import without_nan
 from traces.workload import FloatColumn
 
 Better = Literal["low", "high"]
@@ -99,7 +100,8 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON values, null for NaN."""
         found = {**asdict(self), "winner": self.winner, "equal": self.equal, "wants": self.wants}
-        return {name: None if isinstance(value, float) and isnan(value) else value for name, value in found.items()}
+        document: dict[str, Any] = without_nan(found)
+        return document
 
 
 def paired(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from simulator.child_processes import ONE_THREAD
@@ -36,14 +37,16 @@ def ray_tasks(address: str, count: int | None = None) -> Iterator[RayTasks]:
     InputError
         If Ray is not installed, or there is no cluster.
     """
-    ray = _connect(address, count)
-    try:
-        yield RayTasks(ray, count or max(1, int(ray.cluster_resources().get("CPU", 1))))
-    finally:
-        ray.shutdown()
+    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        ray = _connect(address, count, folder)
+        try:
+            yield RayTasks(ray, count or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        finally:
+            ray.shutdown()
 
 
-def _connect(address: str, count: int | None) -> Any:
+def _connect(address: str, count: int | None, folder: str) -> Any:
+    """Return Ray, connected; what a cluster that is begun here leaves behind lies in ``folder``."""
     try:
         import ray
     except ImportError as error:
@@ -57,6 +60,7 @@ def _connect(address: str, count: int | None) -> Any:
             runtime_env=environment,
             num_cpus=count if here else None,
             include_dashboard=False if here else None,
+            _temp_dir=folder if here else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -24,11 +24,11 @@ from simulator.simulation import Scenario, feed, simulate
 from simulator.validation.audit import audit, write_audit
 from simulator.validation.judgement import Trial, judged
 from simulator.validation.policy_judge import PolicyJudge
+from simulator.validation.policy_slo import slo_of
 from simulator.validation.policy_validation import PolicyValidation
 from simulator.validation.validation import Validation
 from traces.errors import InputError
 from traces.files import write_json
-from traces.goodput import parse_goodput
 from traces.run_log import describe_workload
 from traces.run_record import RunRecord, read_run
 from traces.workload import Workload
@@ -150,6 +150,17 @@ class Judge:
         write_json(folder / MARKER, validation.as_dict())
         return validation
 
+    @staticmethod
+    def check(prediction: Prediction, *, where: str) -> None:
+        """Refuse a prediction, which comes from ``where``, that :meth:`judge_policy` could not judge.
+
+        Raises
+        ------
+        InputError
+            If its SLO cannot be read.
+        """
+        slo_of(prediction, where=where)
+
     def judge_policy(
         self,
         folder: Path,
@@ -170,11 +181,12 @@ class Judge:
         Raises
         ------
         InputError
-            If a measured run is missing, broken, or of another workload, policy or KV memory; nothing is written
-            then.
+            If the SLO cannot be read, or a measured run is missing, broken, or of another workload, policy or KV
+            memory; nothing is written then.
         """
         from simulator.validation.policy_report import write_policy_report
 
+        slo = slo_of(prediction)
         runs = {
             label: [
                 self._run(folder / MEASURED / label / str(turn), workload, foretold.choice)
@@ -188,7 +200,8 @@ class Judge:
             cost_model=self._cost_model,
             seed=self._seed,
             workload=workload,
-            goodput=parse_goodput(prediction.goodput) if prediction.goodput else None,
+            goodput=slo.goodput if slo else None,
+            slo=slo,
         )
         validation = judge.judged(prediction, runs, drift or {}, others or {}, command)
         write_policy_report(folder / REPORT, validation)

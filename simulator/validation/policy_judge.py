@@ -9,20 +9,21 @@ from typing import Any
 
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
-from policies.prediction import Estimate, Foretold, Prediction
+from policies.prediction import Foretold, Interval, Prediction
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
+from simulator.capacity.slo import Slo
 from simulator.cluster import Cluster
-from simulator.prediction import DRAWS, PREDICTED, estimates
+from simulator.prediction import DRAWS, PREDICTED, intervals
 from simulator.simulation import Scenario, simulate_in_memory
-from simulator.trials.outcome import Outcome, figures
+from simulator.trials.outcome import Outcome
 from simulator.validation.agreement import IterationErrors
 from simulator.validation.audit import audit
 from simulator.validation.policy_order import Values, deciding, metric_orders, preferences
+from simulator.validation.policy_slo import kept
 from simulator.validation.policy_validation import JudgedSetting, PolicyValidation, Promise
 from simulator.validation.policy_verdict import policy_verdict
 from traces.goodput import GoodputRule
-from traces.metrics import measure
 from traces.run_log import describe_workload
 from traces.run_record import RunRecord
 from traces.workload import Workload
@@ -43,6 +44,8 @@ class PolicyJudge:
         What was predicted about and served.
     goodput
         Targets whose share of requests was predicted.
+    slo
+        What was to be kept; None where nothing was.
     """
 
     deployment: Deployment
@@ -51,6 +54,7 @@ class PolicyJudge:
     seed: int
     workload: Workload
     goodput: GoodputRule | None
+    slo: Slo | None
 
     def judged(
         self,
@@ -62,7 +66,7 @@ class PolicyJudge:
     ) -> PolicyValidation:
         """Return what ``runs`` say; ``drift`` and ``others`` are those of settings, by label."""
         settings = tuple(
-            self._setting(label, foretold, runs[label], drift.get(label), others.get(label))
+            self._setting(label, foretold, runs[label], drift.get(label), others.get(label), prediction.coverage)
             for label, foretold in prediction.labelled.items()
         )
         predicted = {each.label: {one.metric: (one.predicted.value,) for one in each.promises} for each in settings}
@@ -81,18 +85,24 @@ class PolicyJudge:
         )
 
     def _setting(
-        self, label: str, foretold: Foretold, runs: Sequence[RunRecord], drift: float | None, others: float | None
+        self,
+        label: str,
+        foretold: Foretold,
+        runs: Sequence[RunRecord],
+        drift: float | None,
+        others: float | None,
+        coverage: float,
     ) -> JudgedSetting:
         choice = foretold.choice
-        measured = [figures(measure(run, self.goodput)) for run in runs]
+        measured = [Outcome.of(run, self.goodput) for run in runs]
         now = self._metrics(choice, self.cost_model)
-        paced = {} if drift is None else self._at_pace(choice, 1 + drift)
+        paced = {} if drift is None else self._at_pace(choice, 1 + drift, coverage)
         promises = tuple(
             Promise(
                 metric=name,
                 predicted=estimate,
                 at_pace=paced.get(name),
-                measured=tuple(each.get(name, nan) for each in measured),
+                measured=tuple(each.metrics.get(name, nan) for each in measured),
             )
             for name, estimate in foretold.metrics.items()
             if name in PREDICTED
@@ -105,6 +115,7 @@ class PolicyJudge:
             drift=drift,
             others=others,
             errors=IterationErrors.of(audits),
+            kept=None if self.slo is None else kept(self.slo, foretold.metrics, measured),
             deviation=max((_off(each.predicted, now.get(each.metric, nan)) for each in promises), default=0.0),
         )
 
@@ -113,11 +124,11 @@ class PolicyJudge:
         scenario = Scenario(workload=self.workload, cluster=cluster, seed=self.seed)
         return Outcome.of(simulate_in_memory(scenario, choice), self.goodput).metrics
 
-    def _at_pace(self, choice: PolicyChoice, pace: float) -> dict[str, Estimate]:
+    def _at_pace(self, choice: PolicyChoice, pace: float, coverage: float) -> dict[str, Interval]:
         """Return what is predicted for a machine that takes ``pace`` times as long as it was measured."""
         cost_model = self.cost_model.at_pace(pace)
         drawn = [self._metrics(choice, cost_model.drawn(draw)) for draw in range(DRAWS)]
-        return estimates(self._metrics(choice, cost_model), drawn)
+        return intervals(self._metrics(choice, cost_model), drawn, coverage)
 
     def _provenance(self, prediction: Prediction, runs: Runs, command: str) -> dict[str, Any]:
         first = next(iter(runs.values()))[0].meta
@@ -139,7 +150,7 @@ class PolicyJudge:
         }
 
 
-def _off(estimate: Estimate, now: float) -> float:
+def _off(estimate: Interval, now: float) -> float:
     if now == estimate.value:
         return 0.0
     return abs(now / estimate.value - 1) if estimate.value else inf

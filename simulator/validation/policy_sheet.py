@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policies.prediction import Estimate
+from policies.prediction import Interval
 from simulator.validation.policy_validation import JudgedSetting, PolicyValidation, Promise
 from simulator.validation.policy_verdict import shown
 from simulator.validation.sheet import NONE, Sheet, workload_text
@@ -38,7 +38,7 @@ def _row(promise: Promise, *, paced: bool) -> tuple[str, ...]:
     return (name, *own, there, *_ends(name, promise.at_pace), PLACES[promise.place_at_pace if promise.known else None])
 
 
-def _ends(name: str, interval: Estimate | None) -> tuple[str, str]:
+def _ends(name: str, interval: Interval | None) -> tuple[str, str]:
     return (NONE, NONE) if interval is None else (shown(name, interval.low), shown(name, interval.high))
 
 

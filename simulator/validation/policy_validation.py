@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from policies.prediction import Estimate
+from policies.prediction import Interval
 from simulator.scoreboard import TIE
 from simulator.validation.agreement import IterationErrors
 from simulator.validation.policy_order import MetricOrder, Preference
+from simulator.validation.policy_slo import Kept
 from simulator.validation.validation import Finding
 from traces.metrics import without_nan
 
@@ -37,8 +38,8 @@ class Promise:
     """
 
     metric: str
-    predicted: Estimate
-    at_pace: Estimate | None
+    predicted: Interval
+    at_pace: Interval | None
     measured: tuple[float, ...]
 
     @property
@@ -68,7 +69,7 @@ class Promise:
         return abs(self.value - end) / end if end else 0.0 if self.value == end else float("inf")
 
 
-def place(value: float, interval: Estimate) -> Place:
+def place(value: float, interval: Interval) -> Place:
     """Return where ``value`` lies; half a per cent is no difference, as in every comparison here."""
     if value < interval.low * (1 - TIE):
         return "below"
@@ -90,6 +91,8 @@ class JudgedSetting:
         processors other programs kept busy. None where not known.
     errors
         Of iteration times, all replays together, as predicted.
+    kept
+        How the SLO was kept; None where there is none, or none that can be read.
     deviation
         The largest share by which a metric that is predicted here and now differs from what the file says.
     """
@@ -100,6 +103,7 @@ class JudgedSetting:
     drift: float | None
     others: float | None
     errors: IterationErrors
+    kept: Kept | None
     deviation: float
 
     @property
@@ -121,6 +125,7 @@ class JudgedSetting:
             for each in self.promises
         }
         own = {"label": self.label, "policy": dict(self.policy), "drift": self.drift, "others": self.others}
+        own |= {"slo": None if self.kept is None else {"held": self.kept.held, **asdict(self.kept)}}
         return {**own, "deviation": self.deviation, "errors": asdict(self.errors), "metrics": promises}
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from statistics import median
 
-from policies.prediction import Estimate, Prediction
+from policies.prediction import Interval, Prediction
 from simulator.scoreboard import TIE, duration, three_digits
 from simulator.validation.policy_order import HIGHER, NOISE, OBJECTIVES, MetricOrder, Preference
+from simulator.validation.policy_slo import slo_finding
 from simulator.validation.policy_validation import JudgedSetting, Promise, places, share_inside
 from simulator.validation.validation import Finding
 from simulator.validation.verdict import QUIET, percent
@@ -29,6 +30,8 @@ def policy_verdict(
     was off.
     """
     promised = [_intervals(settings, prediction.coverage), _order(found, prediction)]
+    if (slo := slo_finding({each.label: each.kept for each in settings})) is not None:
+        promised.append(slo)
     told = [
         _at_pace(settings, prediction),
         _iterations(settings),
@@ -47,13 +50,13 @@ def shown(metric: str, value: float) -> str:
     return three_digits(value) if metric in HIGHER else duration(value)
 
 
-def span(metric: str, interval: Estimate) -> str:
+def span(metric: str, interval: Interval) -> str:
     """Return an interval as people say it."""
     return f"{shown(metric, interval.low)} to {shown(metric, interval.high)}"
 
 
 def _sum(promised: Sequence[Finding]) -> Finding:
-    short = [finding.subject for finding in promised if not finding.holds]
+    short = [finding.subject for finding in promised if finding.holds is False]
     if not short:
         return Finding(subject="in sum", holds=True, text="The prediction holds on this engine and this machine.")
     text = f"The prediction does not hold on this engine and this machine as they were: {' and '.join(short)}."

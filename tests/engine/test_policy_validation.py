@@ -47,10 +47,10 @@ def called_with_error(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def profile(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``engine profile`` measures of the tiny model in a few seconds."""
+    """What ``engine profile`` measures of the tiny model in a second or two."""
     output = tmp_path_factory.mktemp("profiles") / "profile"
     limits = ("--max-num-seqs", "4", "--max-num-batched-tokens", "128", "--max-model-len", "96")
-    assert called("profile", "--model", tiny_folder, *limits, "--budget", "3", "--output", output) == 0
+    assert called("profile", "--model", tiny_folder, *limits, "--budget", "1.5", "--output", output) == 0
     return output
 
 
@@ -67,6 +67,7 @@ def document(model: Path, profile: Path | None, metrics: list[dict[str, dict[str
         "profile": None if profile is None else str(profile),
         "coverage": 0.9,
         "metrics": metrics[0],
+        "slo": "p99-tbt:60000 p50-delay:60000",
         "objective": {"name": "capacity", "value": 3.0},
         "runners_up": [{**other.as_dict(), "metrics": metrics[1]}],
     }
@@ -82,7 +83,8 @@ def candidate(choice: PolicyChoice, model: Path, profile: Path) -> Candidate:
 @pytest.fixture(scope="module")
 def policy(tiny_folder: Path, profile: Path) -> dict[str, Any]:
     """What is predicted of two settings, by simulation on the profile."""
-    metrics = [carry_out(predict(candidate(choice, tiny_folder, profile), DEMAND, RATE, SEED)) for choice in CHOICES]
+    found = [carry_out(predict(candidate(choice, tiny_folder, profile), DEMAND, RATE, SEED)) for choice in CHOICES]
+    metrics = [{name: each.as_dict() for name, each in own.metrics.items()} for own in found]
     return document(tiny_folder, profile, metrics)
 
 
@@ -119,7 +121,9 @@ def test_what_was_predicted_is_served_and_judged(
                 assert np.array_equal(getattr(run.requests, name), getattr(served, name))
             assert run.meta.policy["max_num_batched_tokens"] == choice.as_dict()["max_num_batched_tokens"]
     assert [setting["label"] for setting in found["settings"]] == ["sarathi-serve-16", "sarathi-serve-32"]
+    assert any(each["subject"] == "SLO" and each["holds"] is True for each in found["verdict"])
     for setting in found["settings"]:
+        assert setting["slo"]["held"]
         assert setting["deviation"] == 0.0
         assert setting["drift"] is not None
         metrics = setting["metrics"]
@@ -159,6 +163,7 @@ def change(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (lambda c: change(c, deployment={"model": "llama-60m", "device": "a100-sxm"}), (), "expected --device cuda"),
         (lambda c: change(c, deployment={"model": "llama-60m"}), (), "'device' is missing"),
         (lambda c: change(c, goodput="fast"), (), "cannot read the target 'fast'"),
+        (lambda c: change(c, slo="P99 TBT at most a minute"), (), "policy.json, predicted, slo: cannot read the term"),
         (lambda c: change(c, profile="nowhere"), (), "nowhere: no such folder"),
         (lambda c: c, ("--model", "llama-60m"), "expected llama-60m, as --model says"),
         (lambda c: c, ("--loads", "below:0.5"), "--loads: does not go with --policy"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from policies.catalog import read_policy
-from policies.prediction import Estimate, read_prediction
+from policies.prediction import Interval, read_prediction
 from traces.errors import InputError
 
 METRIC = {"value": 0.2, "low": 0.1, "high": 0.3}
@@ -46,7 +46,7 @@ def test_the_winner_comes_first_and_what_runs_elsewhere_is_told_apart(tmp_path: 
     found = read_prediction(read_policy(path), where=path)
     assert list(found.labelled) == ["sarathi-serve-256", "sarathi-serve-512"]
     assert found.elsewhere == ("orca",)
-    assert found.settings[0].metrics == {"TTFT P50": Estimate(value=0.2, low=0.1, high=0.3)}
+    assert found.settings[0].metrics == {"TTFT P50": Interval(value=0.2, low=0.1, high=0.3)}
     assert (found.replicas, found.coverage, found.objective["name"]) == (1, 0.9, "capacity")
 
 
@@ -81,6 +81,7 @@ def test_a_policy_without_a_prediction_has_none(tmp_path: Path) -> None:
         (lambda p: p["metrics"]["TTFT P50"].update(low=0.25), r"not within its interval \[0.25, 0.3\]"),
         (lambda p: p["metrics"]["TTFT P50"].update(high=float("inf")), "not finite"),
         (lambda p: p.update(coverage=1.5), "coverage is 1.5"),
+        (lambda p: p.update(goodput_share=0.0), "goodput_share is 0"),
         (lambda p: p.update(replicas=0), "replicas is 0"),
         (lambda p: p.update(profile=7), "key 'profile' is 7"),
         (lambda p: p.update(runners_up=[3]), "key 'runners_up'"),

@@ -50,3 +50,9 @@ def test_a_request_counts_when_it_meets_every_target():
 
 def test_a_rule_reads_well():
     assert str(parse_goodput("ttft:500 tpot:50")) == "TTFT ≤ 500 ms, TPOT ≤ 50 ms"
+
+
+@pytest.mark.parametrize("targets", ["ttft:500", "tpot:0.125 e2el:12000", "ttft:1 tpot:2 e2el:3"])
+def test_what_a_rule_spells_is_read_again(targets):
+    assert set(parse_goodput(targets).spelled.split()) == set(targets.split())
+    assert parse_goodput(parse_goodput(targets).spelled) == parse_goodput(targets)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.capacity.capacity import find_capacity, half_width
+from simulator.capacity.capacity import find_capacity
 from simulator.capacity.ratio import ratio
 from simulator.capacity.seed_capacity import SeedSearch, find_seed_capacity
 from simulator.capacity.slo import parse_slo
 from simulator.capacity.verdict import verdict
+from simulator.interval import half_width
 from simulator.trials.plan import carry_out
 from tests.simulator.capacity.made_up import CANDIDATE, CHAT, MadeUp
 from traces.errors import InputError

@@ -42,6 +42,29 @@ def test_any_figure_of_any_latency_has_a_limit(word, figure, limit_ms):
     assert term.limit_s == pytest.approx(limit_ms / 1e3)
 
 
+@given(
+    limits_ms=st.dictionaries(
+        st.tuples(st.sampled_from(FIGURES), st.sampled_from(["ttft", "tbt", "tpot", "e2el", "delay"])),
+        st.floats(1e-3, 1e6),
+        min_size=1,
+    )
+)
+def test_what_it_spells_is_read_again(limits_ms):
+    slo = parse_slo([f"{figure}-{word}:{limit_ms!r}" for (figure, word), limit_ms in limits_ms.items()])
+    again = parse_slo(slo.spelled)
+    assert [(term.metric, pytest.approx(term.limit_s)) for term in again.terms] == [
+        (term.metric, term.limit_s) for term in slo.terms
+    ]
+    assert again.spelled == slo.spelled
+
+
+def test_a_goodput_rule_alone_spells_no_term():
+    rule = parse_goodput("ttft:500")
+    slo = parse_slo(goodput=rule, share=0.9)
+    assert slo.spelled == ""
+    assert parse_slo(slo.spelled, goodput=rule, share=0.9) == slo
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "tbt", "tbt:", "tbt:0", "tbt:-3", "tbt:inf", "p98-tbt:10", "latency:10", "tbt:100 itl:100", "tbt=100", "1:1"],

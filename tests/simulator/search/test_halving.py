@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.prediction import Interval
 from simulator.capacity.slo import parse_slo
+from simulator.interval import of_draws, widened
 from simulator.search.documents import coverage
 from simulator.search.estimate import Estimate, Refusal
 from simulator.search.halving import check, check_reached, judge
-from simulator.search.interval import Interval, of_draws, widened
 from simulator.search.lead import lead
 from simulator.search.objective import Objective
 from simulator.search.prices import Prices

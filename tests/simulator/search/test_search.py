@@ -15,7 +15,9 @@ import pytest
 
 from policies.catalog import read_policy
 from profiler.deployment import Deployment
+from simulator.capacity.slo import parse_slo
 from simulator.cluster_settings import GroupSettings, read_cluster
+from simulator.prediction import PREDICTED
 from simulator.search.documents import cluster_document
 from simulator.search.fingerprint import fingerprint
 from simulator.search.journal import Journal
@@ -77,9 +79,11 @@ def test_what_is_written_can_be_deployed(finished, request_):
     assert predicted["workload"]["request_rate"] == pytest.approx(0.9 * (best.low_per_s or best.rate_per_s))
     assert len(predicted["runners_up"]) == 2
     for metrics in (predicted["metrics"], *(each["metrics"] for each in predicted["runners_up"])):
-        assert {"TTFT P50", "TBT P99", "Output tokens/s"} <= metrics.keys()
+        assert set(PREDICTED) - metrics.keys() == {"Goodput", "Goodput, requests/s"}
+        assert metrics.keys() < set(PREDICTED)
         assert all(each["low"] <= each["value"] <= each["high"] for each in metrics.values())
     assert any(each["low"] < each["high"] for each in predicted["metrics"].values())
+    assert parse_slo(predicted["slo"]) == request_.service_level()
     assert predicted["capacity"]["low"] < predicted["capacity"]["value"] < predicted["capacity"]["high"]
     assert "USD/M output tokens" in predicted["why"]
     assert "python -m simulator search --workload /" in predicted["command"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_a_setting_that_nothing_depends_on_makes_no_difference() -> None:
 
 def test_one_policy_against_itself_with_other_requests_is_not_better() -> None:
     """Real outcomes instead of made-up ones, ten comparisons of fifteen metrics each."""
-    trial = replace(SARATHI, demand=replace(CHAT, num_prompts=25))
+    trial = replace(SARATHI, demand=replace(CHAT, num_prompts=15))
     outcomes = run_here([replace(trial, seed=seed, cost_draw=seed) for seed in range(100)])
     kept = [each for each in outcomes if isinstance(each, Outcome)]
     groups = [kept[first : first + 5] for first in range(0, 100, 5)]
@@ -134,7 +135,10 @@ def test_wrong_options_are_refused(tmp_path: Path, wrong: dict[str, Any], compla
     assert not (tmp_path / "out").exists()
 
 
-def test_compare_writes_the_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_writes_the_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.significance.session.processes", lambda on_answer: nullcontext(run_here))
     output = tmp_path / "out"
     compare(asked(output, seeds=2, baseline="vllm", replicas=2), as_json=True)
     printed, document = json.loads(capsys.readouterr().out), json.loads((output / "significance.json").read_text())

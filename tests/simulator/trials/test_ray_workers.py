@@ -1,6 +1,9 @@
 """A Ray cluster of two workers: a process that dies takes nothing with it, and what cannot be reached is said."""
 
+import tempfile
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,23 @@ from traces.errors import InputError
 pytest.importorskip("ray", reason="Ray is not installed (the extra [ray])")
 
 
+@pytest.fixture
+def nothing_left(monkeypatch):
+    """A folder for temporary files, with a name short enough for sockets; nothing may stay in it, or run from it."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield
+        assert not list(Path(folder).iterdir())
+        assert not [line for line in command_lines() if folder in line]
+
+
+def command_lines():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_text()
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_a_task_that_dies_is_run_again_and_given_up_the_second_time(tmp_path):
     trials = [TRIAL, like(Deadly, TRIAL), like(Deadly, TRIAL, once=str(tmp_path / "died")), replace(TRIAL, seed=4)]
     answers = {}

@@ -106,7 +106,7 @@ def write_measured(path: Path, workload: Workload, choice: PolicyChoice, memory:
     write_json(path / "run.json", document | own | {"groups": groups})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def memory() -> KVMemory:
     return KVMemory(blocks=1500, max_model_len=4096)
 

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
-from policies.prediction import Estimate, Foretold, Prediction
+from policies.prediction import Foretold, Interval, Prediction
 from simulator.cluster import Cluster
-from simulator.prediction import estimates
+from simulator.prediction import intervals
 from simulator.simulation import Scenario, simulate_in_memory
 from simulator.trials.outcome import Outcome
 from simulator.validation import Judge
@@ -34,7 +34,7 @@ LABELS = ("sarathi-serve-256", "sarathi-serve-512", "vllm")
 RATE = 3.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def workload() -> Workload:
     return chat("rate", RATE, 16)
 
@@ -45,10 +45,10 @@ def foretold(choice: PolicyChoice, workload: Workload, memory: KVMemory) -> Fore
         return Outcome.of(simulate_in_memory(scenario, choice)).metrics
 
     drawn = [metrics(PlainGPU().drawn(draw)) for draw in range(19)]
-    return Foretold(choice=choice, metrics=estimates(metrics(PlainGPU()), drawn), deployment={}, replicas=1)
+    return Foretold(choice=choice, metrics=intervals(metrics(PlainGPU()), drawn), deployment={}, replicas=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def prediction(workload: Workload, memory: KVMemory) -> Prediction:
     chosen = [choose("sarathi-serve", max_num_batched_tokens=budget) for budget in (256, 512)]
     return Prediction(
@@ -162,6 +162,58 @@ def test_a_winner_alone_is_judged_by_its_intervals(
     assert finding(validation, "elsewhere").text == "Runners-up on another deployment were not served: orca."
 
 
+def of(prediction: Prediction, name: str) -> Interval:
+    return prediction.settings[0].metrics[name]
+
+
+def test_an_slo_that_holds_is_said_with_what_came_nearest(
+    judged: Callable[..., PolicyValidation], prediction: Prediction, tmp_path: Path
+) -> None:
+    limit_ms = 1e3 * of(prediction, "TBT P99").high / 0.8
+    validation = judged({"slower": 3.0}, {}, {}, slo=f"tbt:{limit_ms} delay:60000")
+    text = finding(validation, "SLO").text
+    assert finding(validation, "SLO").holds is True
+    assert text.startswith("The winner held it as measured: nearest to its limit came P99 TBT ")
+    off = of(prediction, "TBT P99").value / limit_ms * 1e3 - 1
+    assert f", {-100 * off:.1f} % within." in text
+    kept = json.loads((tmp_path / "validation.json").read_text(encoding="utf-8"))["settings"][0]["slo"]
+    assert kept["held"]
+    assert kept["off"] == pytest.approx(off)
+    assert [margin > 0 for margin in kept["margins"]] == [True, False, False]
+
+
+def test_an_slo_that_is_missed_falls_short_unless_its_interval_leaves_that_open(
+    judged: Callable[..., PolicyValidation], prediction: Prediction
+) -> None:
+    interval = of(prediction, "TBT P99")
+    validation = judged({"slower": 2.0}, slo=f"tbt:{1010 * interval.high} delay:60000")
+    assert finding(validation, "SLO").holds is False
+    assert re.match(r"The winner missed it as measured by \d+\.\d %: P99 TBT ", finding(validation, "SLO").text)
+    assert "Runners-up that missed it: sarathi-serve-512 (P99 TBT " in finding(validation, "SLO").text
+    assert validation.verdict[0].text.endswith("intervals and SLO.")
+    left_open = judged({}, slo=f"tbt:{990 * interval.value} delay:60000")
+    assert finding(left_open, "SLO").holds is None
+    assert "as the predicted interval leaves open" in finding(left_open, "SLO").text
+    assert left_open.holds
+
+
+@pytest.mark.parametrize(("target_ms", "held"), [(1e6, True), (1e-3, False)])
+def test_a_goodput_rule_is_an_slo_too(
+    judged: Callable[..., PolicyValidation], prediction: Prediction, target_ms: float, held: bool
+) -> None:
+    validation = judged({}, goodput=f"ttft:{target_ms}", goodput_share=0.9, settings=prediction.settings[:1])
+    assert finding(validation, "SLO").holds is held
+    share = "goodput 100 %, 10.0 %" if held else "by 90.0 % of the requests: goodput 0 %"
+    assert share in finding(validation, "SLO").text
+
+
+def test_an_slo_that_cannot_be_read_is_refused(prediction: Prediction) -> None:
+    with pytest.raises(InputError, match=r"p\.json, predicted, slo: cannot read the term 'P99'"):
+        Judge.check(replace(prediction, slo="P99 TBT below 3 s"), where="p.json, predicted")
+    with pytest.raises(InputError, match="predicted, goodput: cannot read"):
+        Judge.check(replace(prediction, goodput="fast"), where="predicted")
+
+
 def test_a_run_of_another_setting_is_refused(
     judged: Callable[..., PolicyValidation],
     judge: Judge,
@@ -205,7 +257,7 @@ def test_a_prediction_is_judged_again_to_the_same_bytes(
 
 @given(low=st.floats(1e-3, 1e3), wide=st.floats(0, 10), value=st.floats(1e-3, 1e4))
 def test_a_value_lies_inside_above_or_below(low: float, wide: float, value: float) -> None:
-    interval = Estimate(value=low, low=low, high=low + wide)
+    interval = Interval(value=low, low=low, high=low + wide)
     found = place(value, interval)
     assert (found == "inside") == (0.995 * low <= value <= 1.005 * (low + wide))
     promise = Promise(metric="TTFT P50", predicted=interval, at_pace=None, measured=(value,))
@@ -213,7 +265,7 @@ def test_a_value_lies_inside_above_or_below(low: float, wide: float, value: floa
 
 
 def test_a_metric_that_was_not_measured_counts_nowhere() -> None:
-    interval = Estimate(value=1.0, low=1.0, high=1.0)
+    interval = Interval(value=1.0, low=1.0, high=1.0)
     assert not Promise(metric="Goodput", predicted=interval, at_pace=None, measured=(nan,)).known
 
 

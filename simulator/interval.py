@@ -1,38 +1,29 @@
-"""A value, and between what it lies by draws of what is not known for sure."""
+"""How sure values are: intervals from draws of what is not known for sure, and of a mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, floor, isfinite, log, sqrt
 
+from policies.prediction import Interval
+
 COVERAGE = 0.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A value, and the least and the most that it may be."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the fields."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+"""Of every interval, unless told otherwise."""
+ROUNDING = 1e-9
 
 
 def of_draws(value: float, draws: Sequence[float], coverage: float = COVERAGE) -> Interval:
     """Return the interval that one more draw lies in with ``coverage``, by ranks, widened to hold the value.
 
     Of n draws and the true value, exchangeable, none is more likely to be the least than another: the true value is
-    below the k-th least with a chance of k / (n + 1), whatever the distribution. With 19 draws the least and the most
-    of them are the bounds of 90 %; with fewer they cover less.
+    below the k-th least with a chance of k / (n + 1), whatever the distribution. The interval lies between the ranks by
+    which each side is missed with (1 - coverage) / 2. With 19 draws the least and the most of them are the bounds of
+    90 %; with fewer they cover less. Draws without a finite value do not count.
     """
     known = sorted(each for each in draws if isfinite(each))
     if not known:
         return Interval(value=value, low=value, high=value)
-    rank = max(1, floor((len(known) + 1) * (1 - coverage) / 2 + 1e-9))
+    rank = max(1, floor((len(known) + 1) * (1 - coverage) / 2 + ROUNDING))
     return Interval(value=value, low=min(value, known[rank - 1]), high=max(value, known[-rank]))
 
 
@@ -54,3 +45,15 @@ def _together(value: float, bound: float, other: float, other_bound: float) -> f
             return each
     half = sqrt(log(bound / value) ** 2 + log(other_bound / other) ** 2)
     return value * exp(half if bound > value or other_bound > other else -half)
+
+
+def half_width(values: Sequence[float], coverage: float = COVERAGE) -> float:
+    """Return half the width of Student's interval of the mean; 0 for a single value."""
+    from scipy.special import stdtrit
+
+    count = len(values)
+    if count < 2:
+        return 0.0
+    mean = sum(values) / count
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return float(stdtrit(count - 1, 0.5 + coverage / 2)) * sqrt(variance / count)
