@@ -71,7 +71,9 @@ def _scatter(found: Found, made: list[Point], x_title: str, y_title: str, value:
                 hoverinfo="skip",
             )
         )
-    for index, policy in enumerate(dict.fromkeys(point.policy for point in made)):
+    policies = list(dict.fromkeys(point.policy for point in made))
+    first = {point.label: point.policy for point in made}.get(found.winner)
+    for index, policy in sorted(enumerate(policies), key=lambda each: each[1] == first):  # the star over all others
         own = [point for point in made if point.policy == policy]
         figure.add_trace(
             Scatter(

@@ -17,7 +17,7 @@ from simulator.search.table import READING, finalists, headline, shared_hardware
 from simulator.validation.policy_verdict import shown, span
 from traces.files import whole_file
 
-CSS = "td:first-child { white-space: normal; }"
+CSS = "td:first-child { white-space: normal; min-width: 13em; }"
 """Labels of candidates are long: better broken than pushing figures out of sight."""
 
 
