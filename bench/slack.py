@@ -36,6 +36,7 @@ from profiler.aggregates import Aggregates  # noqa: E402
 from profiler.cost_model import load_cost_model  # noqa: E402
 from profiler.deployment import Deployment  # noqa: E402
 from simulator.capacity.saturation import SATURATION  # noqa: E402
+from simulator.capacity.service import Budget as ServiceBudget  # noqa: E402
 from simulator.capacity.service import Trials, find_service  # noqa: E402
 from simulator.capacity.slo import Slo, parse_slo  # noqa: E402
 from simulator.interval import half_width  # noqa: E402
@@ -173,7 +174,7 @@ def capacity(case: Case, candidate: Candidate, seed: int, guess_per_s: float) ->
     """
     trials = Trials(candidate=candidate, demand=case.demand, goodput=None, seed=seed)
     served = replace(trials, candidate=case.in_order(candidate))
-    service = carry_out(find_service(served, stability=True, like=None))
+    service = carry_out(find_service(served, ServiceBudget(8), stability=True, like=None))
     limit = service.limit_per_s or inf
 
     def missed(rate_per_s: float) -> str:

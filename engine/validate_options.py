@@ -130,8 +130,9 @@ def validate_command(
     throughput, every iteration, and which policy is best by each.
 
     With --policy: serves the very workload that a search predicted about, under its best
-    settings, and says of each metric whether it lies within the predicted interval, and
-    whether the settings come in the predicted order. Status 0: so it is, 1: it is not.
+    settings, and says of each metric whether it lies within the predicted interval,
+    whether the settings come in the predicted order, and whether the SLO was kept.
+    Status 0: so it is, 1: it is not.
 
     Example: python -m engine validate chat --num-prompts 64 --length-scale 0.06 --model llama-60m --load-format dummy
 

@@ -8,7 +8,8 @@ from math import inf, log
 from typing import NamedTuple
 
 CUT = 1.0
-"""Margins are cut to this much either way before a line is drawn between two: a delay explodes within a few percent."""
+"""Margins are cut to this much either way before a line is drawn from one that holds to one that fails: a delay
+explodes within a few percent."""
 USUAL_SLOPE = 1.5
 LEAST_SLOPE, MOST_SLOPE = 0.2, 20.0
 BEYOND = 0.45
@@ -19,6 +20,8 @@ NEAR = 4
 """Most tolerances of such a step where the slope is known from another seed: its crossing is not far."""
 MOST_GROWTH = 1.5
 """How much longer a step may be than the one before."""
+WIDE = 2.0
+"""What holds so far below what fails, in logs, tells nothing of the slope at the crossing."""
 FLATTEST = 0.05
 """A line that rises by less does not say where it crosses zero."""
 
@@ -35,8 +38,9 @@ class Bracket:
     """A search for the LOWEST rate at which the margin is positive, on a log scale.
 
     Bracketing by growing steps, then lines between both ends (regula falsi) that aim a little beyond the crossing, and
-    bisection where three steps did not halve the bracket. A margin that is not monotone has one of its crossings found:
-    nothing above a rate that failed is looked at.
+    bisection where three steps did not halve the bracket, or margins that hold are flat. Where two steps down promise
+    nothing the floor is looked at. A margin that is not monotone has one of its crossings found: nothing above a rate
+    that failed is looked at.
 
     Attributes
     ----------
@@ -108,28 +112,34 @@ class Bracket:
         self.points.append(Point(x, margin))
         self._widths.append(self.width)
 
-    def next_x(self) -> float | None:
-        """Return the log rate to look at next; None where the crossing is known well enough."""
+    def next_x(self, *, last: bool = False) -> float | None:
+        """Return the log rate to look at next; None where the crossing is known well enough.
+
+        ``last``: there is no other look, so that the floor says most where all has failed so far.
+        """
         if not self.points:
             return min(self.top, max(self.floor, self._below_ceiling(self.guess)))
         if self.unmet or self.unlimited or self.width <= self.tolerance:
             return None
         if self.low is None:
-            return max(self.floor, self.high_x - self._step())
+            return self.floor if self._hopeless(last=last) else max(self.floor, self.high_x - self._step())
         if self.high_x == inf:
             return min(self.top, self.low_x + self._step())
         return self._within()
 
     def crossing(self) -> float:
         """Return the log rate at which the margin becomes positive, as well as it is known."""
-        low, high = self.low, self.high
+        low, high = self._beside()
         if self.unmet:
             return -inf
         if low is None or high is None:
             end = low or high
             assert end is not None
-            return min(self.ceiling, end.x - min(1.0, max(-1.0, _cut(end.margin) / self.steepness())))
-        return low.x + (high.x - low.x) * _share(low.margin, high.margin)
+            far = self.width if self.low and self.high else 1.0
+            crossing = min(self.ceiling, end.x - min(far, max(-far, end.margin / self.steepness())))
+        else:
+            crossing = low.x + (high.x - low.x) * _share(low.margin, high.margin)
+        return max(crossing, 0.5 * (self.low_x + self.high_x)) if self._flat and self.width < inf else crossing
 
     def ends(self) -> tuple[float, float]:
         """Return the log rates between which the crossing is.
@@ -147,11 +157,31 @@ class Bracket:
 
     def steepness(self) -> float:
         """Return the slope: between the points beside the crossing, else as it was given, else a usual one."""
-        near = _nearest(self.points, self.low, self.high)
+        near = _nearest(self.points, *self._beside())
         if len(near) == 2 and near[1].x > near[0].x:
-            rise = (_cut(near[1].margin) - _cut(near[0].margin)) / (near[1].x - near[0].x)
-            return min(MOST_SLOPE, max(LEAST_SLOPE, rise))
+            below, above = (point.margin for point in near)
+            rise = _cut(above) - _cut(below) if below <= 0 < above else above - below
+            return min(MOST_SLOPE, max(LEAST_SLOPE, rise / (near[1].x - near[0].x)))
         return self.slope or USUAL_SLOPE
+
+    def _beside(self) -> tuple[Point | None, Point | None]:
+        """The points on either side of the crossing, without a low one that is far from it."""
+        return None if self.high and self.width >= WIDE else self.low, self.high
+
+    @property
+    def _flat(self) -> bool:
+        """Whether the margin hardly rises up to where it holds, so that no line tells when it will fail: a policy that
+        fills every iteration up to its limit is just within it until it breaks down."""
+        held = sorted(point for point in self.points if point.x <= self.low_x)[-2:]
+        return len(held) == 2 and held[1].margin - held[0].margin < FLATTEST * (held[1].x - held[0].x)
+
+    def _hopeless(self, *, last: bool) -> bool:
+        """Whether only the floor is left: two failed, and the line through the lowest two fails there as well."""
+        if len(self.points) < 2:
+            return False
+        one, two = _nearest(self.points, None, self.high)
+        rise = (two.margin - one.margin) / (two.x - one.x)
+        return last or one.margin > rise * (one.x - self.floor)
 
     def _below_ceiling(self, x: float) -> float:
         return min(x, self.ceiling - 0.9 * self.tolerance)
@@ -209,7 +239,7 @@ def _nearest(points: Sequence[Point], low: Point | None, high: Point | None) -> 
     if low is not None and high is not None:
         return [low, high]
     ordered = sorted(points)
-    return ordered[-2:] if high is None else ordered[:2]
+    return ordered[-2:] if high is None else [point for point in ordered if point.x >= high.x][:2]
 
 
 def log_tolerance(tolerance: float) -> float:

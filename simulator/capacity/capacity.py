@@ -67,6 +67,11 @@ class Capacity:
         return any(seed.unlimited for seed in self.seeds)
 
     @property
+    def seen(self) -> bool:
+        """Whether any rate was seen to hold; if not, the capacity is drawn from rates that failed."""
+        return any(seed.seen for seed in self.seeds)
+
+    @property
     def samples(self) -> list[Sample]:
         """All trials at a rate, of all seeds."""
         return [sample for seed in self.seeds for sample in seed.samples]

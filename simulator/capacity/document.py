@@ -39,6 +39,7 @@ def as_dict(capacity: Capacity) -> dict[str, Any]:
             "bound_by": capacity.bound_by,
             "unmet": capacity.unmet,
             "unlimited": capacity.unlimited,
+            "seen": capacity.seen,
             "stability": capacity.stability,
             "stable": capacity.stable,
             "service_limit_per_s": capacity.service_limit_per_s,

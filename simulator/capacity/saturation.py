@@ -14,6 +14,8 @@ SATURATION = "saturation"
 """What bounds a capacity where it is no part of the SLO."""
 ALL_AT_ONCE_PER_S = 1e6
 """A rate at which all requests are there before the first iteration ends."""
+FLOOD = 2.0
+"""Times the rate of service: arrivals at which a queue forms at once, and yet are in the order of a stream."""
 LONGER, LEAST_LONGER, MOST_LONGER = 4, 1024, 2
 """How many times as many requests, and how many at least, are sent at once where the wait of fewer did not tell how
 fast they are served; how often."""

@@ -8,7 +8,7 @@ from math import exp, inf, log
 from simulator.capacity.bracket import MOST_SLOPE, USUAL_SLOPE, Bracket, log_tolerance
 from simulator.capacity.sample import Sample
 from simulator.capacity.saturation import SATURATION
-from simulator.capacity.service import Budget, Service, Trials, find_service, outcome_of
+from simulator.capacity.service import Budget, Service, Trials, find_service, flood, outcome_of
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
 from simulator.trials.plan import Plan
@@ -65,6 +65,11 @@ class SeedCapacity:
         return len(self.samples) + self.service.trials
 
     @property
+    def seen(self) -> bool:
+        """Whether it was seen to hold at any rate."""
+        return self.unlimited or self.below is not None
+
+    @property
     def above(self) -> Sample | None:
         """The lowest rate that failed."""
         failed = [sample for sample in self.samples if not sample.holds]
@@ -116,7 +121,8 @@ def find_seed_capacity(
     """Return the plan that finds the highest rate at which the SLO holds, for the requests of one seed.
 
     The first trial lets all requests arrive at once: it says how fast they are served at most. Rates beyond that are
-    not within the capacity, however good the latencies of a run that ends before its queue has grown.
+    not within the capacity, however good the latencies of a run that ends before its queue has grown. Where that limit
+    is all that ends the search, a flood has to confirm it (:func:`simulator.capacity.service.flood`).
 
     Parameters
     ----------
@@ -144,13 +150,27 @@ def find_seed_capacity(
         samples.append(Sample.of(outcome, rate_per_s, seed, slo, service))
         bracket.add(log(rate_per_s), samples[-1].margin)
 
-    while (x := bracket.next_x()) is not None and budget.take():
-        yield from look(exp(x))
+    while budget.left > 0:
+        x = bracket.next_x(last=budget.left == 1 and like is None)
+        if x is None and not _saturated(bracket, service):
+            break
+        budget.take()
+        if x is not None:
+            yield from look(exp(x))
+        else:
+            service = yield from flood(trials, service)
+            bracket.ceiling = log(service.ceiling_per_s) if service.ceiling_per_s else inf
     found = _found(seed, bracket, samples, service)
     if not (search.look_beyond and found.above is None and service.ceiling_per_s and budget.take()):
         return found
     yield from look(service.ceiling_per_s * (1 + BEYOND_LIMIT))
     return replace(found, samples=tuple(samples))
+
+
+def _saturated(bracket: Bracket, service: Service) -> bool:
+    """Whether it holds up to a limit that no flood has confirmed yet."""
+    limit = service.limit_per_s
+    return service.flooded is None and limit is not None and bracket.low_x >= log(limit) - bracket.tolerance
 
 
 def _bracket(search: SeedSearch, service: Service, like: SeedCapacity | None) -> Bracket:

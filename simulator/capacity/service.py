@@ -1,4 +1,4 @@
-"""How fast a deployment serves at most: all requests arrive at once."""
+"""How fast a deployment serves at most: all requests arrive at once, or twice as fast as they are served."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from simulator.capacity.saturation import (
     ALL_AT_ONCE_PER_S,
+    FLOOD,
     LEAST_LONGER,
     LONGER,
     MOST_LONGER,
@@ -56,7 +57,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """How fast requests are served where all arrive at once.
+    """How fast requests are served where more arrive than can be.
 
     Attributes
     ----------
@@ -71,6 +72,8 @@ class Service:
         The requests that it took to know.
     at_once
         What came of all requests of the search's own demand arriving at once; None where that was not looked at.
+    flooded
+        Whether more was served of a flood (:func:`flood`) than of all requests at once; None where none was tried.
     trials
         Simulations that it took.
     """
@@ -81,6 +84,7 @@ class Service:
     demand: Demand
     at_once: Outcome | None
     trials: int
+    flooded: bool | None = None
 
     @property
     def ceiling_per_s(self) -> float | None:
@@ -95,11 +99,14 @@ class Service:
 def find_service(trials: Trials, budget: Budget, *, stability: bool, like: Service | None) -> Plan[Service]:
     """Return the plan that lets all requests arrive at once, and more where these do not tell how fast they are served.
 
-    ``like`` is what another seed has found: how many it takes. Where ``stability`` does not count that does as well.
+    ``like`` is what another seed has found: how many it takes, and whether a flood tells it. Where ``stability`` does
+    not count that does as well.
     """
     if like is not None and not stability:
         return replace(like, at_once=None, trials=0)
     budget.take()
+    if like is not None and like.flooded:
+        return (yield from flood(trials, replace(like, at_once=None, trials=0), known=False))
     demand = trials.demand if like is None else like.demand
     at_once = outcome = outcome_of((yield [trials.at(ALL_AT_ONCE_PER_S, demand)])[0])
     count, limit = 1, service_limit_per_s(outcome)
@@ -117,7 +124,33 @@ def find_service(trials: Trials, budget: Budget, *, stability: bool, like: Servi
         demand=demand,
         at_once=at_once if demand == trials.demand or like is None else None,
         trials=count,
+        flooded=like.flooded if like else None,
     )
+
+
+def flood(trials: Trials, service: Service, *, known: bool = True) -> Plan[Service]:
+    """Return the plan that looks whether more is served where requests arrive :data:`FLOOD` times as fast as that.
+
+    Of all requests at once a policy that puts some of them first serves a mix that no stream of them brings, and is
+    left with a worse one in the end. What was served either way can be served.
+
+    Parameters
+    ----------
+    service
+        What was found of all requests at once; its limit is known.
+    known
+        Whether it is of the same seed; otherwise the flood alone counts.
+    """
+    before = service.limit_per_s
+    assert before is not None
+    outcome = outcome_of((yield [trials.at(FLOOD * before, service.demand)])[0])
+    limit = service_limit_per_s(outcome)
+    if known:
+        limit, flooded = max(before, limit or 0.0), (limit or 0.0) > before
+    else:
+        flooded = True
+    served = limit or outcome.metrics["Requests/s"]
+    return replace(service, served_per_s=served, limit_per_s=limit, trials=service.trials + 1, flooded=flooded)
 
 
 def outcome_of(answer: Answer) -> Outcome:

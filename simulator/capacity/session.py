@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +13,10 @@ from simulator.capacity.slo import Slo, parse_slo
 from simulator.capacity.table import print_capacities
 from simulator.capacity.verdict import unmet
 from simulator.deployment_options import DeploymentOptions
-from simulator.progress import progress_bars
 from simulator.session import command_line
 from simulator.trials.candidate import Candidate
-from simulator.trials.plan import Answer, Runner, carry_out, side_by_side
-from simulator.trials.trial import Trial
-from simulator.trials.workers import cores, processes
+from simulator.trials.plan import carry_out, side_by_side
+from simulator.trials.watched import watched_processes
 from traces.arrivals import check_rate
 from traces.demand import ArrivalKind, Demand
 from traces.errors import InputError
@@ -130,24 +127,8 @@ def _find(request: Request, candidates: Mapping[str, Candidate], demand: Demand,
         )
         for label, candidate in candidates.items()
     }
-    with _runner(candidates, request.most_trials) as run:
+    with watched_processes(candidates, request.most_trials, "simulations at most") as run:
         return carry_out(side_by_side(plans), run)
-
-
-@contextmanager
-def _runner(candidates: Mapping[str, Candidate], most_trials: int) -> Iterator[Runner]:
-    """Yield what runs trials on all cores and moves a bar for each candidate."""
-    labels = {candidate: label for label, candidate in candidates.items()}
-    done = dict.fromkeys(candidates, 0)
-    with progress_bars(candidates, most_trials, "simulations at most") as move:
-
-        def on_answer(trial: Trial, _: Answer) -> None:
-            label = labels[trial.candidate]
-            done[label] += 1
-            move(label, done[label])
-
-        with processes(cores(), on_answer) as run:
-            yield run
 
 
 def _check_found(found: Mapping[str, Capacity], slo: Slo) -> None:

@@ -90,6 +90,11 @@ class Slo:
             raise InputError(f"a share of {self.share:g}", where="--goodput-share", expected="above 0, at most 1")
 
     @property
+    def spelled(self) -> str:
+        """The terms as :func:`parse_slo` takes them, which takes a goodput rule and its share beside them."""
+        return " ".join(term.spelled for term in self.terms)
+
+    @property
     def tbt_s(self) -> float | None:
         """The time between tokens, in seconds, within which a scheduler keeps the SLO: the least limit on a tail of the
         TBT, else on the TPOT, whose average no request misses then; None where it limits neither."""
@@ -98,11 +103,6 @@ class Slo:
         if self.goodput is not None and self.goodput.tpot_s is not None:
             averages.append(self.goodput.tpot_s)
         return min(tails or averages, default=None)
-
-    @property
-    def spelled(self) -> str:
-        """The terms as :func:`parse_slo` takes them, which takes a goodput rule and its share beside them."""
-        return " ".join(term.spelled for term in self.terms)
 
     def measured(self, outcome: Outcome) -> dict[str, tuple[float, float]]:
         """Return the value of each part and its limit, by name: seconds; of a goodput rule shares of requests that

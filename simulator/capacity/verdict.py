@@ -48,7 +48,8 @@ def unmet(capacity: Capacity) -> str:
 
 def _best(capacities: Mapping[str, Capacity]) -> list[str]:
     ranked = sorted(capacities, key=lambda label: -capacities[label].rate_per_s)
-    if len(ranked) < 2 or any(capacities[label].unlimited for label in ranked):
+    doubtful = any(each.unlimited or not (each.seen or each.unmet) for each in capacities.values())
+    if len(ranked) < 2 or doubtful:
         return []
     first, second, last = ranked[0], ranked[1], ranked[-1]
     sentences = [_against(first, second, capacities)]
@@ -78,6 +79,8 @@ def _end(capacity: Capacity) -> str:
 
 def _doubt(capacity: Capacity) -> str:
     """Say what the runs do not tell."""
+    if not capacity.seen:
+        return " Caution: no rate was seen to hold; the trials ended before (a lower --guess, more --most-trials)."
     if not capacity.stability:
         drowns = " Caution: that is more than is served for ever; in a longer run the queue grows without end."
         return drowns if capacity.stable is False else ""

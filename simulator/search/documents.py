@@ -39,7 +39,7 @@ def policy_choice(task: Task, found: Found, reasons: str, command: str) -> Polic
 def coverage(draws: int) -> float:
     """Return the share of values that intervals of so many draws hold, in whole percent: of n exchangeable ones the
     least and the most leave out one more with a chance of 2 / (n + 1), and no interval is made to hold more than
-    :data:`simulator.search.interval.COVERAGE`."""
+    :data:`simulator.interval.COVERAGE`."""
     return min(COVERAGE, floor(100 * (draws - 1) / (draws + 1)) / 100)
 
 

@@ -44,7 +44,7 @@ class Estimate:
     seeds_per_s
         The capacity for each draw of the requests.
     nearest
-        What was nearest to the SLO, and its value, where no rate meets it.
+        What was nearest to the SLO, and its value, where no rate was seen to meet it.
     held_per_s, metrics
         The highest rate that was seen to hold, and what came out there (:data:`SHOWN`); 0 and empty where none was.
     trials
@@ -63,6 +63,11 @@ class Estimate:
     metrics: Mapping[str, float]
     trials: int
     requests: int
+
+    @property
+    def seen(self) -> bool:
+        """Whether the SLO was seen to hold at all; if not, the capacity is drawn from rates at which it did not."""
+        return bool(self.metrics)
 
     @property
     def good(self) -> float:
@@ -124,7 +129,7 @@ def _summed_up(found: Capacity, rung: Rung) -> Estimate:
         high_per_s=found.high_per_s,
         bound_by=found.bound_by,
         seeds_per_s=tuple(seed.rate_per_s for seed in found.seeds),
-        nearest=lowest.worst if lowest and found.unmet else "",
+        nearest=lowest.worst if lowest and not found.seen else "",
         held_per_s=best.rate_per_s if best else 0.0,
         metrics={} if outcome is None else {name: outcome.metrics[name] for name in SHOWN},
         trials=found.trials,

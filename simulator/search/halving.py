@@ -85,12 +85,13 @@ def judge(
 ) -> Step:
     """Return a rung that is over, with up to ``keep`` candidates that go on; None: it was the last.
 
-    At the last cut those who did exactly what a better one did come after all others.
+    Whom no rate was seen to hold for comes last and goes no further. At the last cut those who did exactly what a
+    better one did come after all others.
     """
     known = {label: each for label, each in found.items() if isinstance(each, Estimate)}
-    order = sorted(known, key=lambda label: objective.rank(candidates[label], known[label]))
+    order = sorted(known, key=lambda label: (not known[label].seen, objective.rank(candidates[label], known[label])))
     dominated = {} if keep is None else _dominated(order, known, candidates)
-    going = [label for label in order if label not in dominated and known[label].rate_per_s > 0]
+    going = [label for label in order if label not in dominated and known[label].rate_per_s > 0 and known[label].seen]
     if last_cut:
         going = distinct(going, known)
     return Step(
@@ -142,7 +143,8 @@ def check(step: Step, slo: Slo) -> None:
         raise InputError(f"none of {len(step.refused)} candidates can serve the demand; {label}: {reason}")
     if not step.kept:
         nearest = next((f"{label}: {each.nearest}" for label, each in step.estimates.items() if each.nearest), "")
-        what = f"none of {len(step.estimates)} candidates meets {slo}, however few requests arrive"
+        few = "at any rate that was tried" if any(each.rate_per_s for each in step.estimates.values()) else ""
+        what = f"none of {len(step.estimates)} candidates meets {slo}, {few or 'however few requests arrive'}"
         what += f" (such as {nearest})" if nearest else ""
         raise InputError(what, where="--slo", expected="a looser one, other settings, or more or faster devices")
 

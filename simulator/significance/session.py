@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policies.catalog import PolicyChoice
-from simulator.progress import progress_bars
 from simulator.significance.significance import Significance, find_significance
-from simulator.trials.plan import Answer, carry_out
+from simulator.trials.plan import carry_out
 from simulator.trials.trial import Trial
-from simulator.trials.workers import processes
+from simulator.trials.watched import watched_processes
 from simulator.verdicts import winner
 from traces.demand import Demand
 from traces.goodput import GoodputRule
@@ -41,21 +39,11 @@ def judge(
         If requests of another seed cannot be served.
     """
     trials = trials_of(request, choices, goodput)
-    labels = {trial.candidate: label for label, trial in trials.items()}
     seeds = request.numbers(request.seed)
-    done: Counter[str] = Counter()
-    with progress_bars(trials, 2 * len(seeds), unit="runs for significance") as move:
-
-        def on_answer(trial: Trial, _answer: Answer) -> None:
-            label = labels[trial.candidate]
-            done[label] += 1
-            move(label, done[label])
-
-        plan = find_significance(
-            trials, request.baseline or winner(metrics), seeds, least_difference=request.least_share
-        )
-        with processes(on_answer=on_answer) as run:
-            return carry_out(plan, run)
+    plan = find_significance(trials, request.baseline or winner(metrics), seeds, least_difference=request.least_share)
+    candidates = {label: trial.candidate for label, trial in trials.items()}
+    with watched_processes(candidates, 2 * len(seeds), "runs for significance") as run:
+        return carry_out(plan, run)
 
 
 def trials_of(request: Request, choices: Mapping[str, PolicyChoice], goodput: GoodputRule | None) -> dict[str, Trial]:

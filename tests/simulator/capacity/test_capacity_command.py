@@ -99,7 +99,7 @@ def test_what_cannot_be_is_an_error_before_anything_runs(tmp_path: Path, asked: 
 def test_no_capacity_is_an_error_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], complaint: str
 ) -> None:
-    monkeypatch.setattr("simulator.capacity.session.processes", lambda *_: nullcontext(run_here))
+    monkeypatch.setattr("simulator.capacity.session.watched_processes", lambda *_: nullcontext(run_here))
     given = {"workload": "chat", "num_prompts": 30, "model": "mistral-7b", "device": "a100-sxm", "max_num_seqs": 8}
     with pytest.raises(InputError, match=re.escape(complaint)):
         find(Request(**{**given, "policies": "sarathi-serve", "output": tmp_path / "out", **asked}))

@@ -97,7 +97,7 @@ def test_no_rate_beyond_that_of_service_is_within_the_capacity():
     capacity = found(runner)
     assert (capacity.bound_by, capacity.stable) == ("saturation", True)
     assert capacity.rate_per_s == pytest.approx(2.0)
-    assert [rate for rate in runner.rates if rate > 2.0] == [pytest.approx(2.1)]
+    assert [rate for rate in runner.rates if rate > 2.0] == [pytest.approx(4.0), pytest.approx(2.1)]
     beyond = capacity.seeds[0].above
     assert beyond is not None
     assert (beyond.bound_by, beyond.holds) == ("saturation", False)

@@ -138,7 +138,7 @@ def test_wrong_options_are_refused(tmp_path: Path, wrong: dict[str, Any], compla
 def test_compare_writes_the_verdicts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulator.significance.session.processes", lambda on_answer: nullcontext(run_here))
+    monkeypatch.setattr("simulator.significance.session.watched_processes", lambda *_: nullcontext(run_here))
     output = tmp_path / "out"
     compare(asked(output, seeds=2, baseline="vllm", replicas=2), as_json=True)
     printed, document = json.loads(capsys.readouterr().out), json.loads((output / "significance.json").read_text())
