@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isinf
 
 from simulator.capacity.saturation import SATURATION
@@ -24,18 +25,19 @@ def explain(task: Task, found: Found) -> list[str]:
     estimate, outcome = found.finals[found.winner], found.podium[found.winner].outcome
     value = objective.value_of(winner, estimate)
     workload = task.demand.workload(found.rate_per_s, task.seed)
-    batch = mean_batch(winner.scenario(workload).cluster, outcome, workload)
+    held_per_s, metrics = estimate.held_per_s or found.rate_per_s, estimate.metrics or outcome.metrics
+    batch = mean_batch(winner.scenario(workload).cluster, metrics, workload)
     return [
         f"{found.winner}: {value:.3g} {objective.unit} within {task.slo}.",
-        bound(winner, estimate, outcome, batch),
-        mean_batch_text(batch, outcome),
+        bound(winner, estimate, metrics, batch),
+        mean_batch_text(batch, metrics, held_per_s),
         *(against(each, outcome, found.podium[each.over].outcome, found.rate_per_s) for each in found.leads),
     ]
 
 
-def bound(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: MeanBatch) -> str:
+def bound(candidate: Candidate, estimate: Estimate, metrics: Mapping[str, float], batch: MeanBatch) -> str:
     """Return what holds the winner back: what fails first beyond its capacity, and which resource it is short of."""
-    short = _short_of(candidate, estimate, outcome, batch)
+    short = _short_of(candidate, metrics, batch)
     if isinf(estimate.high_per_s):
         return f"The requests are too few to find its limit: the SLO holds even with all of them at once; {short}."
     grows = estimate.bound_by == SATURATION
@@ -43,8 +45,7 @@ def bound(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: Mea
     return f"Beyond {estimate.rate_per_s:.3g} requests/s {fails}; {short}."
 
 
-def _short_of(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch: MeanBatch) -> str:
-    metrics = estimate.metrics or outcome.metrics
+def _short_of(candidate: Candidate, metrics: Mapping[str, float], batch: MeanBatch) -> str:
     kv, preemptions = metrics["KV use, max"], metrics["Preemptions"]
     if preemptions > 0 or kv > FULL:
         return f"KV memory is what it is short of there ({100 * kv:.0f} % of the blocks, {preemptions:.0f} preemptions)"
@@ -55,14 +56,14 @@ def _short_of(candidate: Candidate, estimate: Estimate, outcome: Outcome, batch:
     return f"{batch.most} is what it is short of there ({share:.0f} % of the time of its mean batch)"
 
 
-def mean_batch_text(batch: MeanBatch, outcome: Outcome) -> str:
-    """Return where the time of the mean batch goes."""
+def mean_batch_text(batch: MeanBatch, metrics: Mapping[str, float], rate_per_s: float) -> str:
+    """Return where the time of the mean batch goes at a rate, the highest that was seen to hold."""
     shares = ", ".join(f"{100 * share:.0f} % {name}" for name, share in batch.shares.items() if share >= 0.005)
-    mfu = outcome.metrics["MFU while busy"]
+    mfu = metrics["MFU while busy"]
     busy = "" if mfu != mfu else f"; MFU while busy {100 * mfu:.0f} %"
     return (
-        f"Its mean batch holds {batch.decodes} decodes and {batch.prompt_tokens} prompt tokens and takes "
-        f"{duration(batch.time_s)} on a stage: {shares}{busy}."
+        f"At {rate_per_s:.3g} requests/s its mean batch holds {batch.decodes} decodes and {batch.prompt_tokens} prompt "
+        f"tokens and takes {duration(batch.time_s)} on a stage: {shares}{busy}."
     )
 
 

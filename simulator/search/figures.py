@@ -71,7 +71,9 @@ def _scatter(found: Found, made: list[Point], x_title: str, y_title: str, value:
                 hoverinfo="skip",
             )
         )
-    for index, policy in enumerate(dict.fromkeys(point.policy for point in made)):
+    policies = list(dict.fromkeys(point.policy for point in made))
+    first = {point.label: point.policy for point in made}.get(found.winner)
+    for index, policy in sorted(enumerate(policies), key=lambda each: each[1] == first):  # the star over all others
         own = [point for point in made if point.policy == policy]
         figure.add_trace(
             Scatter(
@@ -95,7 +97,11 @@ def _scatter(found: Found, made: list[Point], x_title: str, y_title: str, value:
     figure.update_yaxes(rangemode="tozero")
     costs = [point.cost for point in made]
     if costs and max(costs) > WIDE * min(costs):
-        figure.update_xaxes(type="log", title=f"{x_title} (log)")
+        ticks = [step * 10.0**power for power in range(-6, 7) for step in (1, 2, 5)]
+        ticks = [tick for tick in ticks if 0.5 * min(costs) <= tick <= 2 * max(costs)]
+        figure.update_xaxes(
+            type="log", title_text=f"{x_title} (log)", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
+        )
     if value is _ttft:
         log_axis(figure, "y", [np.asarray([value(point) for point in made])])
     return figure

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
 from simulator.cluster import Cluster, Group
-from simulator.trials.outcome import Outcome
 from traces.workload import Workload
 
 COMPUTE, MEMORY, COMMUNICATION, OVERHEAD = "compute", "memory bandwidth", "communication", "overhead"
@@ -39,17 +38,17 @@ class MeanBatch:
         return max(self.shares, key=lambda name: self.shares[name])
 
 
-def mean_batch(cluster: Cluster, outcome: Outcome, workload: Workload) -> MeanBatch:
-    """Return the mean batch of a run that came to ``outcome``; of a disaggregated cluster, that of the replicas that
-    decode.
+def mean_batch(cluster: Cluster, metrics: Mapping[str, float], workload: Workload) -> MeanBatch:
+    """Return the mean batch of a run with such ``metrics`` (:attr:`simulator.trials.outcome.Outcome.metrics`); of a
+    disaggregated cluster, that of the replicas that decode.
 
     Reading all weights once counts as memory bandwidth, as does the attention of decodes, which reads their KV; what
     the matrices take beyond that, for more tokens than one, and the attention of prompts count as compute.
     """
     group = next(each for each in cluster.groups if each.role != "prefill")
-    tokens = outcome.metrics["Tokens an iteration"]
-    decodes = max(0, round(outcome.metrics["Decodes an iteration"]))
-    prompts = 0 if group.role == "decode" else max(0, round(tokens - outcome.metrics["Decodes an iteration"]))
+    tokens, mean_decodes = metrics["Tokens an iteration"], metrics["Decodes an iteration"]
+    decodes = max(0, round(mean_decodes))
+    prompts = 0 if group.role == "decode" else max(0, round(tokens - mean_decodes))
     context = round(float(workload.prompt_tokens.mean() + 0.5 * workload.output_tokens.mean()))
     past = round(0.5 * float(workload.prompt_tokens.mean()))
     if not decodes and not prompts:

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from os import PathLike
 
+from policies.prediction import Interval
 from simulator.report import figure_html
 from simulator.report_page import page, table_html
-from simulator.scoreboard import duration, three_digits
 from simulator.search.documents import coverage
 from simulator.search.figures import panels
 from simulator.search.search import Found, Task
 from simulator.search.space import Selection
 from simulator.search.table import READING, finalists, headline, shared_hardware, sorting
-from simulator.trials.outcome import LATENCIES
+from simulator.validation.policy_verdict import shown, span
 from traces.files import whole_file
 
-SHARES = ("Goodput", "KV use, mean", "KV use, max", "MFU while busy")
+CSS = "td:first-child { white-space: normal; min-width: 13em; }"
+"""Labels of candidates are long: better broken than pushing figures out of sight."""
 
 
 def write_report(
@@ -37,7 +38,7 @@ def write_report(
     """
     title = f"Which deployment serves {task.demand.source} best?"
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(page(title, _body(task, selection, found, sentences, command)))
+        file.writelines(page(title, _body(task, selection, found, sentences, command), css=CSS))
 
 
 def _body(task: Task, selection: Selection, found: Found, sentences: Sequence[str], command: str) -> Iterator[str]:
@@ -64,29 +65,17 @@ def _predicted(task: Task, found: Found) -> Iterator[str]:
     yield f"{100 * coverage(task.draws):g} % of what that may be wrong by ({task.draws} draws), "
     yield "for these very requests.</p>\n"
     names = list(found.podium[found.winner].metrics)
-    rows = []
-    for name in names:
-        cells = (
-            _interval(name, each.metrics[name].as_dict()) if name in each.metrics else "–"
-            for each in found.podium.values()
-        )
-        rows.append((name.replace("MEAN", "mean"), *cells))
+    rows = [
+        (name.replace("MEAN", "mean"), *(_interval(name, each.metrics.get(name)) for each in found.podium.values()))
+        for name in names
+    ]
     shared = shared_hardware(task)
     heads = (f"{place}. {label.removesuffix(shared)}" for place, label in enumerate(found.podium, start=1))
     yield from table_html(("", *heads), rows)
 
 
-def _interval(name: str, interval: dict[str, float]) -> str:
-    value, low, high = (_amount(name, interval[key]) for key in ("value", "low", "high"))
-    unit = f" {high.partition(' ')[2]}"
-    return f"{value} ({low.removesuffix(unit)} to {high})"
-
-
-def _amount(name: str, value: float) -> str:
-    """Return a metric's value as people say it."""
-    if name in SHARES:
-        return f"{three_digits(100 * value)} %"
-    return duration(value) if name.startswith((*LATENCIES, "Makespan")) else three_digits(value)
+def _interval(name: str, interval: Interval | None) -> str:
+    return "–" if interval is None else f"{shown(name, interval.value)} ({span(name, interval)})"
 
 
 def _impossible(selection: Selection) -> Iterator[str]:

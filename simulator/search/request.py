@@ -223,6 +223,8 @@ def _profiles(texts: Sequence[str], devices: Sequence[str]) -> Mapping[str, str]
         if not equals and len(devices) > 1:
             wish = f"DEVICE=PATH, of {', '.join(devices)}"
             raise InputError(f"{text!r} names no device", where="--profile", expected=wish)
+        if not Path(path).exists():
+            raise InputError("no such file or folder", where=f"--profile {path}", expected="measurements of a device")
         found[device or devices[0]] = path
     unknown = sorted(found.keys() - set(devices))
     if unknown:

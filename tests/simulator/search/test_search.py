@@ -222,7 +222,8 @@ def test_the_journal_of_another_search_is_refused_and_another_folder_left_alone(
         ({"workers": 0}, "--workers"),
         ({"seeds": 9}, "--most-trials"),
         ({"request_rate": -1.0}, "--request-rate"),
-        ({"profile": ["h100=x"]}, "is not searched"),
+        ({"profile": [f"h100={__file__}"]}, "is not searched"),
+        ({"profile": ["missing"]}, "--profile missing: no such file"),
         ({"workload": "missing.csv"}, "missing.csv"),
     ],
 )
