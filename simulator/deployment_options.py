@@ -29,8 +29,8 @@ class DeploymentOptions(ClusterOptions):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
 
-    def choices(self) -> dict[str, PolicyChoice]:
-        """Return the policies by label.
+    def choices(self, **others: Any) -> dict[str, PolicyChoice]:
+        """Return the policies by label; ``others`` are further settings for those that have them and say nothing.
 
         Raises
         ------
@@ -38,7 +38,7 @@ class DeploymentOptions(ClusterOptions):
             If one cannot be read, or has no such setting.
         """
         shared = {"max_num_seqs": self.max_num_seqs, "max_num_batched_tokens": self.max_num_batched_tokens}
-        return parse_policies(self.policies, settings=shared)
+        return parse_policies(self.policies, settings={**shared, **others})
 
     def candidate(self, choice: PolicyChoice, longest: int, **others: Any) -> Candidate:
         """Return a policy on what is asked for, for requests of ``longest`` tokens at most; ``others`` are further

@@ -63,8 +63,12 @@ class Request(DeploymentOptions):
         return parse_slo(self.slo or "", goodput=rule, share=self.goodput_share)
 
     def candidates(self, longest: int) -> dict[str, Candidate]:
-        """Return the policies that are asked for, with what they run on, for requests of so many tokens at most."""
-        return {label: self.candidate(choice, longest) for label, choice in self.choices().items()}
+        """Return the policies that are asked for, with what they run on, for requests of so many tokens at most.
+
+        One that keeps a time between tokens keeps that of the SLO, unless told otherwise.
+        """
+        choices = self.choices(tbt_s=self.objective().tbt_s)
+        return {label: self.candidate(choice, longest) for label, choice in choices.items()}
 
 
 def capacity(request: Request, *, as_json: bool = False) -> dict[str, Capacity]:

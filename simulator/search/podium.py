@@ -19,10 +19,15 @@ from traces.demand import Demand
 from traces.metrics import without_nan
 
 Result = TypeVar("Result")
-SHARE = 0.9
-"""Of the lower bound of the winner's capacity (of the capacity, where no seed was seen to hold anything): the rate for
-which metrics are predicted if none is asked for."""
+SHARE, LEAST_SHARE = 0.9, 0.5
+"""Of the lower bound of the winner's capacity, but at least of the capacity itself: the rate for which metrics are
+predicted if none is asked for."""
 CAPACITY_TRIALS, CAPACITY_TOLERANCE = 5, 0.04
+
+
+def prediction_rate(winner: Estimate) -> float:
+    """Return the rate for which metrics are predicted if none is asked for."""
+    return max(SHARE * winner.low_per_s, LEAST_SHARE * winner.rate_per_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from simulator.search.estimate import Estimate
 from simulator.search.halving import PODIUM, Step, halve
 from simulator.search.lead import Lead, lead
 from simulator.search.objective import Objective
-from simulator.search.podium import SHARE, Placed, place
+from simulator.search.podium import Placed, place, prediction_rate
 from simulator.search.rung import Rung
 from simulator.trials.candidate import Candidate
 from simulator.trials.crew import Rounds
@@ -85,7 +85,7 @@ def search(task: Task) -> Rounds[Found]:
     steps = yield from halve(task.candidates, task.demand, task.slo, task.objective, task.ladder)
     finals = steps[-1].estimates
     best, *_ = labels = steps[-1].kept[:PODIUM]
-    rate_per_s = task.objective.request_rate_per_s or SHARE * (finals[best].low_per_s or finals[best].rate_per_s)
+    rate_per_s = task.objective.request_rate_per_s or prediction_rate(finals[best])
     podium = yield {
         label: place(
             task.candidates[label],

@@ -89,6 +89,16 @@ def test_what_cannot_be_is_an_error_before_anything_runs(tmp_path: Path, asked: 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_policy_with_a_target_keeps_that_of_the_slo_unless_told_otherwise(tmp_path: Path) -> None:
+    asked = Request(
+        workload="chat", model="mistral-7b", device="a100-sxm", policies="slack,slack:tbt_s=0.2,vllm",
+        slo=["tbt:60"], output=tmp_path,
+    )  # fmt: skip
+    settings = {label: each.choice.settings for label, each in asked.candidates(8192).items()}
+    assert settings["slack"].tbt_s == 0.06
+    assert settings["slack-0.2"].tbt_s == 0.2
+
+
 @pytest.mark.parametrize(
     ("asked", "complaint"),
     [

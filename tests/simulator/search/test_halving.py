@@ -15,6 +15,7 @@ from simulator.search.estimate import Estimate, Refusal
 from simulator.search.halving import check, check_reached, judge
 from simulator.search.lead import lead
 from simulator.search.objective import Objective
+from simulator.search.podium import prediction_rate
 from simulator.search.prices import Prices
 from simulator.search.rung import rungs
 from simulator.search.space import PolicyAxes, Space, select
@@ -151,3 +152,8 @@ def test_what_both_have_in_common_does_not_blur_a_lead():
     unsure = lead("other", "capacity", 1.0, (ours, [3.0, 1.5, 4.5]), ([1.0], [1.0]))
     assert unsure.low < 1 < unsure.high
     assert "too close to call" in unsure.verdict
+
+
+def test_metrics_are_predicted_below_what_is_sustained_and_not_at_next_to_nothing():
+    assert prediction_rate(estimate(10.0, low=9.0)) == pytest.approx(8.1)
+    assert prediction_rate(estimate(10.0, low=1.0)) == pytest.approx(5.0)
