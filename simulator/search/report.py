@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 from os import PathLike
+from pathlib import Path
 
 from policies.prediction import Interval
 from simulator.report import figure_html
@@ -36,7 +37,7 @@ def write_report(
     InputError
         If the file cannot be written.
     """
-    title = f"Which deployment serves {task.demand.source} best?"
+    title = f"Which deployment serves {Path(task.demand.source).name} best?"
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(page(title, _body(task, selection, found, sentences, command), css=CSS))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isinf
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.scoreboard import duration, three_digits
@@ -40,7 +41,7 @@ def print_search(
 
 def headline(task: Task, selection: Selection) -> str:
     """Return what was searched, in a line."""
-    demand = f"{task.ladder[-1].requests:,} requests of {task.demand.source}"
+    demand = f"{task.ladder[-1].requests:,} requests of {Path(task.demand.source).name}"
     tried = f"{len(selection.candidates):,} of {selection.size:,} settings{shared_hardware(task)}"
     rate = task.objective.request_rate_per_s
     at = "" if rate is None else f", at {rate:g} requests/s"
