@@ -22,6 +22,7 @@ from simulator.search.documents import cluster_document
 from simulator.search.fingerprint import fingerprint
 from simulator.search.journal import Journal
 from simulator.search.journalled import Journalled
+from simulator.search.podium import prediction_rate
 from simulator.search.request import Request, prepare
 from simulator.search.search import search
 from simulator.search.session import run_search
@@ -76,7 +77,7 @@ def test_what_is_written_can_be_deployed(finished, request_):
     assert Deployment.load(folder / "deployment.json").to_json() == predicted["deployment"]
     assert not (folder / "cluster.json").exists()
     best = found.finals[found.winner]
-    assert predicted["workload"]["request_rate"] == pytest.approx(0.9 * (best.low_per_s or best.rate_per_s))
+    assert predicted["workload"]["request_rate"] == prediction_rate(best)
     assert len(predicted["runners_up"]) == 2
     for metrics in (predicted["metrics"], *(each["metrics"] for each in predicted["runners_up"])):
         assert set(PREDICTED) - metrics.keys() == {"Goodput", "Goodput, requests/s"}
