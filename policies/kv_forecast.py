@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Listing
 from itertools import accumulate
+from operator import itemgetter
 
 from policies.batch import Batch
 from policies.blocks import KVMemory
@@ -53,14 +54,6 @@ class KVForecast:
             return 0 if not ended else 1
         return (self._sums[-1] - self._sums[first]) // (len(ended) - first) - generated
 
-    def drawn_rest(self, generated: int, share: float) -> int:
-        """Return how many more tokens it gets, if a ``share`` of those that were longer became no longer than it."""
-        ended = self._outputs
-        first = bisect_right(ended, generated)
-        if first == len(ended):
-            return self.rest(generated)
-        return ended[first + int(share * (len(ended) - first))] - generated
-
     def fits(
         self, free: int, residents: int, batch: Batch, prefilling: Iterable[Sequence], newcomers: Listing[Sequence]
     ) -> bool:
@@ -83,10 +76,26 @@ class KVForecast:
             for each in batch.group:
                 ticks = clock - each.joined
                 seen.append((each.generated + ticks, each.computed + ticks))
-        seen.sort()
-        needs = [(held, self.drawn_rest(generated, SPREAD * place % 1)) for place, (generated, held) in enumerate(seen)]
+        needs = self._needs(sorted(seen))
         growth = peak_tokens(needs) - sum([held for held, _ in needs])
         return free >= blocks_for(growth * most // len(seen))
+
+    def _needs(self, seen: Listing[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the tokens that each of ``seen`` holds, and how many more it gets.
+
+        ``seen`` are outputs so far, ascending, and tokens held. Of those that ended longer than one is now, its end is
+        drawn: spread over them from place to place.
+        """
+        ended, count, first = self._outputs, len(self._outputs), 0
+        needs = []
+        for place, (generated, held) in enumerate(seen):
+            first = bisect_right(ended, generated, first)
+            if first == count:
+                needs.append((held, self.rest(generated)))
+            else:
+                drawn = ended[first + int(SPREAD * place % 1 * (count - first))]
+                needs.append((held, drawn - generated))
+        return needs
 
 
 def peak_tokens(residents: Iterable[tuple[int, int]]) -> int:
@@ -103,7 +112,9 @@ def peak_tokens(residents: Iterable[tuple[int, int]]) -> int:
     al., "Past-Future Scheduler for LLM Serving under SLA Guarantees", ASPLOS 2025).
     """
     most = held = 0
-    for count, (tokens, rest) in enumerate(sorted(residents, key=lambda each: -each[1]), start=1):
+    for count, (tokens, rest) in enumerate(sorted(residents, key=itemgetter(1), reverse=True), start=1):
         held += tokens
-        most = max(most, held + count * rest)
+        peak = held + count * rest
+        if peak > most:
+            most = peak
     return most

@@ -99,6 +99,8 @@ class Slack(PagedPolicy):
         self._pace = Pace(costs)
         self._budget: Budget | None = None
         self._spread = Spread(self._seconds, settings.max_num_batched_tokens)
+        self._open = False
+        self._refused = 0
         self._forecast = KVForecast(memory)
         self._now_s = 0.0
         self._expected: dict[Batch, tuple[float, float]] = {}
@@ -156,6 +158,7 @@ class Slack(PagedPolicy):
         self._decode_all(batch)
         if not (self.prefilling or self.waiting) or batch.decodes >= self.settings.max_num_batched_tokens:
             return
+        self._open = bool(self.waiting) and self._opens(batch)
         prospect = Prospect(batch, self._lineup(batch))
         if prospect.take(1):
             self._budget = self._budget or self._new_budget()
@@ -168,8 +171,7 @@ class Slack(PagedPolicy):
         """Whether seats or blocks are short, and prompts come only as decodes end."""
         if batch.group is None or not self.waiting or not self._forecast.mean:
             return False
-        full = self.residents >= FULL * self.settings.max_num_seqs
-        return full or not self._admissible(batch, [], self.waiting[0])
+        return not self._open or self.residents >= FULL * self.settings.max_num_seqs
 
     def _seconds(self, prospect: Prospect) -> float:
         """Return the time on the last stage, which is the longest: it has the head."""
@@ -191,7 +193,7 @@ class Slack(PagedPolicy):
 
     def _lineup(self, batch: Batch) -> Iterator[Sequence]:
         """Yield those whose prompts may run, in turn; of those who wait as many as find seats and blocks."""
-        room, seats = self._room(batch), self.settings.max_num_seqs - self.residents
+        room, seats = self._room(batch), self._seats
         admitted: list[Sequence] = []
         prefilling, waiting = iter(self.prefilling), iter(self.waiting if seats > 0 else ())
         resident, newcomer = next(prefilling, None), next(waiting, None)
@@ -200,7 +202,7 @@ class Slack(PagedPolicy):
                 assert resident is not None
                 yield resident
                 resident = next(prefilling, None)
-            elif self._admissible(batch, admitted, newcomer):
+            elif self._admissible(batch, admitted, newcomer) if admitted else self._open:
                 admitted.append(newcomer)
                 yield newcomer
                 newcomer = next(waiting, None) if len(admitted) < seats else None
@@ -208,6 +210,19 @@ class Slack(PagedPolicy):
                 newcomer = None
                 continue
             room -= 1
+
+    @property
+    def _seats(self) -> int:
+        """Sequences that may still become resident."""
+        return self.settings.max_num_seqs - self.residents
+
+    def _opens(self, batch: Batch) -> bool:
+        """Whether the first who waits may join; one who may not is looked at again once somebody has left."""
+        if self.residents and self.residents == self._refused:
+            return False
+        opens = self._seats > 0 and self._admissible(batch, [], self.waiting[0])
+        self._refused = 0 if opens else self.residents
+        return opens
 
     def _admissible(self, batch: Batch, admitted: list[Sequence], newcomer: Sequence) -> bool:
         """Whether the blocks of a prompt are there, beside others that are as good as admitted."""

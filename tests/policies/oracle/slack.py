@@ -21,7 +21,7 @@ class Slack(Paged):
         self.ended: list[int] = []
         self.expected: list[tuple[float, float]] = []
         self.now_s = 0.0
-        self.asked = self.chosen = 0
+        self.asked = self.chosen = self.refused = 0
         self.prompt = 0.0
 
     # --- the loop ---
@@ -64,10 +64,11 @@ class Slack(Paged):
         most = self.settings["max_num_batched_tokens"] - len(decodes)
         if not (self.ready_prefills() or self.waiting) or most <= 0:
             return
-        lineup = list(self.lineup())
+        opens = len(self.waiting) > 0 and self.opens()
+        lineup = list(self.lineup(opens))
         if not lineup:
             return
-        if self.crowded(decodes):
+        if self.crowded(decodes, opens):
             most = max(1, self.limit(decodes) - len(decodes))
         limit_s, available = self.time_left_s(decodes), sum(job.left for job in lineup)
         fitting = [
@@ -90,10 +91,17 @@ class Slack(Paged):
             self.admit()
         self.prefill(job, tokens)
 
-    def crowded(self, decodes: list[Slice]) -> bool:
+    def opens(self) -> bool:
+        if self.residents and len(self.residents) == self.refused:
+            return False
+        opens = len(self.residents) < self.settings["max_num_seqs"] and self.fits([self.waiting[0]])
+        self.refused = 0 if opens else len(self.residents)
+        return opens
+
+    def crowded(self, decodes: list[Slice], opens: bool) -> bool:
         if not decodes or not self.waiting or not self.ended:
             return False
-        return len(self.residents) >= 0.9 * self.settings["max_num_seqs"] or not self.fits([self.waiting[0]])
+        return not opens or len(self.residents) >= 0.9 * self.settings["max_num_seqs"]
 
     def limit(self, decodes: list[Slice]) -> int:
         """Chosen anew every 32nd time: the tokens of which each of the prompts' costs the decodes least."""
@@ -111,13 +119,13 @@ class Slack(Paged):
     def extra_s(self, tokens: int, decodes: list[Slice]) -> float:
         return (self.seconds_of(tokens, decodes) - self.seconds_of(0, decodes)) / tokens
 
-    def lineup(self) -> Iterator[Job]:
+    def lineup(self, opens: bool) -> Iterator[Job]:
         admitted: list[Job] = []
         seats = self.settings["max_num_seqs"] - len(self.residents)
         closed, room = False, self.seats()
         for job in sorted([*self.ready_prefills(), *self.waiting], key=lambda job: job.place):
             if job in self.waiting:
-                closed = closed or len(admitted) >= seats or not self.fits([*admitted, job])
+                closed = closed or len(admitted) >= seats or not (self.fits([*admitted, job]) if admitted else opens)
                 if closed:
                     continue
                 admitted.append(job)
