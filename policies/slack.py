@@ -149,7 +149,7 @@ class Slack(PagedPolicy):
     # --- the batch ---
 
     def repeats(self, batch: Batch) -> int:
-        """As for any policy; once, where somebody waits for blocks, which forecasts may say are enough later."""
+        """As for any policy; once, where seats are free and somebody waits."""
         if self.waiting and self.residents < self.settings.max_num_seqs:
             return 1
         return super().repeats(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from policies.batch import Batch
+from policies.budget import STEP
 from policies.prospect import Prospect
 from policies.sequence import Sequence
 
@@ -15,7 +16,6 @@ BATCHES = 32
 ROOM = 1.2
 """Times the prompt tokens that come that a batch may hold at least: the limit is not what holds prompts up."""
 GROWTH = 1.25
-STEP = 64
 
 
 class Spread:
