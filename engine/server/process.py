@@ -34,7 +34,7 @@ def spawn_engine(blueprint: Blueprint) -> tuple[BaseProcess, Connection]:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=run_engine, args=(theirs, blueprint), name="engine", daemon=True)
+    process = context.Process(target=run_engine, args=(theirs, blueprint), name="engine")
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process.start()

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from engine.__main__ import app  # noqa: E402
 from engine.sampling import SamplingParams  # noqa: E402
 from engine.server.blueprint import Blueprint  # noqa: E402
 from engine.session import EngineSettings  # noqa: E402
@@ -41,3 +42,19 @@ def test_a_profile_that_is_not_there(tiny_folder: Path, tmp_path: Path, caplog: 
         assert not predicted.build().predicts
     (line,) = caplog.messages
     assert line.startswith("iteration times are not predicted: ")
+
+
+def test_with_a_profile_every_iteration_is_predicted(tiny_folder: Path, tmp_path: Path) -> None:
+    profile = str(tmp_path / "profile")
+    limits = ["--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--max-model-len", "64"]
+    asked = ["profile", "--model", str(tiny_folder), *limits, "--budget", "1", "--output", profile]
+    app(args=asked, prog_name="engine", standalone_mode=False)
+    for policy in ("vllm", "slack"):
+        engine = plan(tiny_folder, policy, profile).build()
+        assert engine.predicts
+        engine.add_request([1, 2, 3], SamplingParams(max_tokens=3))
+        for _ in range(3):
+            iteration = engine.step()
+            assert iteration is not None
+            assert iteration.predicted_s is not None
+            assert 0 < iteration.predicted_s < 10
