@@ -1,0 +1,60 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fastapi import APIRouter, FastAPI
+
+from engine.hardware import package_version
+from engine.server.body import DEFAULT_MAX_BODY_BYTES
+from engine.server.chat import chat
+from engine.server.completions import completions
+from engine.server.errors import LastResort, install
+from engine.server.keys import Door, KeyGuard, doors
+from engine.server.service import Service
+from engine.server.status import models, status
+from engine.server.tokenization import tokenization
+
+DESCRIPTION = (
+    "OpenAI's completions and chat completions on one model. Where the server has keys, everything under /v1 takes one "
+    "of them as a bearer token; /admin always takes one of its own; the rest is free. Errors have OpenAI's shape."
+)
+
+
+def build_app(
+    service: Service,
+    *,
+    guarded: Mapping[str, Door] | None = None,
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    routers: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """Return the application.
+
+    Parameters
+    ----------
+    service
+        What it serves.
+    guarded
+        What opens the paths under each prefix (:func:`engine.server.keys.doors`). Default: no keys at all.
+    max_body_bytes
+        Longer bodies are refused, however they are sent.
+    routers
+        Further routes; under ``/admin`` they are guarded.
+    """
+    app = FastAPI(
+        title="Charioteer",
+        version=package_version("charioteer"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.max_body_bytes = max_body_bytes
+    own = (completions(service), chat(service), models(service), tokenization(service), status(service))
+    for router in (*own, *routers):
+        app.include_router(router)
+    install(app)
+    app.add_middleware(KeyGuard, doors=guarded if guarded is not None else doors((), ()))
+    app.add_middleware(LastResort)
+    return app
