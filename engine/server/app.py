@@ -11,7 +11,7 @@ from engine.server.body import DEFAULT_MAX_BODY_BYTES
 from engine.server.chat import chat
 from engine.server.completions import completions
 from engine.server.errors import LastResort, install
-from engine.server.keys import Door, KeyGuard, doors
+from engine.server.keys import BEARER, Door, KeyGuard, doors
 from engine.server.service import Service
 from engine.server.status import models, status
 from engine.server.tokenization import tokenization
@@ -51,10 +51,12 @@ def build_app(
         redirect_slashes=False,
     )
     app.state.max_body_bytes = max_body_bytes
-    own = (completions(service), chat(service), models(service), tokenization(service), status(service))
-    for router in (*own, *routers):
+    behind = guarded if guarded is not None else doors((), ())
+    for router in (completions(service), chat(service), models(service)):
+        app.include_router(router, dependencies=[BEARER] if behind["/v1"].keys else [])
+    for router in (tokenization(service), status(service), *routers):
         app.include_router(router)
     install(app)
-    app.add_middleware(KeyGuard, doors=guarded if guarded is not None else doors((), ()))
+    app.add_middleware(KeyGuard, doors=behind)
     app.add_middleware(LastResort)
     return app

@@ -14,7 +14,6 @@ from engine.server.answer import answer
 from engine.server.body import JsonRoute
 from engine.server.completions import LEAST_LOGPROB
 from engine.server.errors import ApiError
-from engine.server.keys import BEARER
 from engine.server.messages import Produced
 from engine.server.openapi import documented
 from engine.server.outputs import Order, Output, Outputs
@@ -122,7 +121,7 @@ class ChatForm:
 
 def chat(service: Service) -> APIRouter:
     """Return the route."""
-    router = APIRouter(route_class=JsonRoute, dependencies=[BEARER])
+    router = APIRouter(route_class=JsonRoute)
 
     @router.post("/v1/chat/completions", **documented(ChatCompletion, stream_of=CHUNKS))
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:

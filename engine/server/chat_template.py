@@ -13,8 +13,16 @@ from engine.server.errors import ApiError
 from traces.errors import InputError
 
 RESERVED = frozenset(
-    ("conversations", "messages", "tools", "documents", "chat_template", "return_assistant_tokens_mask")
-    + ("continue_final_message", "add_generation_prompt")
+    (
+        "conversations",
+        "messages",
+        "tools",
+        "documents",
+        "chat_template",
+        "return_assistant_tokens_mask",
+        "continue_final_message",
+        "add_generation_prompt",
+    )
 )
 """What a request may not set by ``chat_template_kwargs``."""
 Message = Mapping[str, Any]

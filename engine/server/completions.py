@@ -14,7 +14,6 @@ from engine.sampling import TokenLogprobs
 from engine.server.answer import answer
 from engine.server.body import JsonRoute
 from engine.server.errors import ApiError
-from engine.server.keys import BEARER
 from engine.server.messages import Produced
 from engine.server.openapi import documented
 from engine.server.outputs import Order, Output, Outputs
@@ -107,7 +106,7 @@ class CompletionForm:
 
 def completions(service: Service) -> APIRouter:
     """Return the route."""
-    router = APIRouter(route_class=JsonRoute, dependencies=[BEARER])
+    router = APIRouter(route_class=JsonRoute)
 
     @router.post("/v1/completions", **documented(Completion, stream_of="the same with what is new"))
     async def create_completion(body: CompletionRequest, request: Request) -> Response:

@@ -123,10 +123,13 @@ def _where(error: Exception) -> str:
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:
-    """Return the first of what is wrong with a body; of a value that may be of several types, what it may be."""
+    """Return the first of what is wrong with a body; of a value that may be of several types, what it may be.
+
+    Names of types stand in the place too, capitalised, where a body may be of several.
+    """
     found = error.errors()
     first: dict[str, Any] = found[0]
-    place = [part for part in first["loc"] if part != "body"]
+    place = [part for part in first["loc"] if part != "body" and not str(part)[:1].isupper()]
     if not place:
         message = "the body is missing" if first["type"] == "missing" else "the body must be a JSON object"
         return ApiError(400, message)

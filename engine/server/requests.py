@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from engine.sampling import SamplingParams
 from engine.server.neutral import refuse_unsupported
@@ -16,12 +16,12 @@ SEEDS = 2**63
 COMPLETION_TOKENS = 16
 """The default of ``max_tokens`` for completions."""
 
-Texts = Annotated[list[str], FailFast(), Field(min_length=1, max_length=MOST_CHOICES)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], FailFast(), Field(min_length=1)]
-TokenLists = Annotated[list[TokenIds], FailFast(), Field(min_length=1, max_length=MOST_CHOICES)]
+Texts = Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MOST_CHOICES)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True, min_length=1)]
+TokenLists = Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MOST_CHOICES)]
 StopText = Annotated[str, Field(min_length=1, max_length=1024)]
-StopTexts = Annotated[list[StopText], FailFast(), Field(max_length=32)]
-StopTokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=SEEDS)]], FailFast(), Field(max_length=256)]
+StopTexts = Annotated[list[StopText], Field(fail_fast=True, max_length=32)]
+StopTokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=SEEDS)]], Field(fail_fast=True, max_length=256)]
 
 
 class Body(BaseModel):
@@ -174,4 +174,4 @@ class Detokenize(Body):
     """A body of ``/detokenize``."""
 
     model: str | None = None
-    tokens: Annotated[list[Annotated[int, Field(ge=0)]], FailFast()]
+    tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from engine.hardware import package_version
 from engine.server.errors import ApiError
-from engine.server.keys import BEARER
 from engine.server.openapi import documented
 from engine.server.responses import Health, ModelCard, ModelList, Version
 from engine.server.service import Service
@@ -14,7 +13,7 @@ from engine.server.service import Service
 
 def models(service: Service) -> APIRouter:
     """Return the routes under ``/v1/models``."""
-    router = APIRouter(dependencies=[BEARER])
+    router = APIRouter()
 
     @router.get("/v1/models", **documented(ModelList))
     def list_models() -> ModelList:
