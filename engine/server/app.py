@@ -12,7 +12,7 @@ from engine.server.chat import chat
 from engine.server.completions import completions
 from engine.server.errors import LastResort, install
 from engine.server.keys import BEARER, Door, KeyGuard, doors
-from engine.server.service import Service
+from engine.server.served_model import ServedModel
 from engine.server.status import models, status
 from engine.server.tokenization import tokenization
 
@@ -23,7 +23,7 @@ DESCRIPTION = (
 
 
 def build_app(
-    service: Service,
+    served: ServedModel,
     *,
     guarded: Mapping[str, Door] | None = None,
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
@@ -33,7 +33,7 @@ def build_app(
 
     Parameters
     ----------
-    service
+    served
         What it serves.
     guarded
         What opens the paths under each prefix (:func:`engine.server.keys.doors`). Default: no keys at all.
@@ -52,9 +52,9 @@ def build_app(
     )
     app.state.max_body_bytes = max_body_bytes
     behind = guarded if guarded is not None else doors((), ())
-    for router in (completions(service), chat(service), models(service)):
+    for router in (completions(served), chat(served), models(served)):
         app.include_router(router, dependencies=[BEARER] if behind["/v1"].keys else [])
-    for router in (tokenization(service), status(service), *routers):
+    for router in (tokenization(served), status(served), *routers):
         app.include_router(router)
     install(app)
     app.add_middleware(KeyGuard, doors=behind)

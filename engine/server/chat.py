@@ -29,7 +29,7 @@ from engine.server.responses import (
     FinishReason,
     TopLogprob,
 )
-from engine.server.service import Service
+from engine.server.served_model import ServedModel
 
 CHUNKS = "a `chat.completion.chunk` with a `delta` in place of the `message`"
 
@@ -39,7 +39,7 @@ class ChatForm:
 
     Parameters
     ----------
-    service
+    served
         For the text of tokens.
     model
         The name that was asked for.
@@ -47,8 +47,8 @@ class ChatForm:
         How many of the likeliest tokens are told; None for no log probabilities at all.
     """
 
-    def __init__(self, service: Service, model: str, *, top: int | None) -> None:
-        self._service = service
+    def __init__(self, served: ServedModel, model: str, *, top: int | None) -> None:
+        self._served = served
         self._model = model
         self._top = top
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -114,12 +114,12 @@ class ChatForm:
         return {**self._token(each.token_id, each.logprob), "top_logprobs": top}
 
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
-        data = self._service.token_bytes(token_id)
+        data = self._served.token_bytes(token_id)
         text = data.decode("utf-8", errors="replace")
         return {"token": text, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(data)}
 
 
-def chat(service: Service) -> APIRouter:
+def chat(served: ServedModel) -> APIRouter:
     """Return the route."""
     router = APIRouter(route_class=JsonRoute)
 
@@ -131,15 +131,15 @@ def chat(service: Service) -> APIRouter:
         this server cannot honour (such as `tools`, a `response_format` other than text, `logit_bias` or penalties)
         are refused unless they ask for nothing.
         """
-        model = service.name(body.model)
+        model = served.name(body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
         top = (body.top_logprobs or 0) if body.logprobs else None
         effort = {"reasoning_effort": body.reasoning_effort} if body.reasoning_effort is not None else {}
-        prompt = await service.encode_chat(body, **effort)
-        room = service.room(prompt, body.longest, param="messages")
+        prompt = await served.encode_chat(body, **effort)
+        room = served.room(prompt, body.longest, param="messages")
         params = body.params(max_tokens=body.longest or room, logprobs=top)
-        outputs = Outputs(service.client, [Order(token_ids=prompt, params=params, choices=body.choices)])
-        return await answer(request, body, outputs, ChatForm(service, model, top=top))
+        outputs = Outputs(served.client, [Order(token_ids=prompt, params=params, choices=body.choices)])
+        return await answer(request, body, outputs, ChatForm(served, model, top=top))
 
     return router

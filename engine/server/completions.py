@@ -19,7 +19,7 @@ from engine.server.openapi import documented
 from engine.server.outputs import Order, Output, Outputs
 from engine.server.requests import COMPLETION_TOKENS, MOST_CHOICES, CompletionRequest
 from engine.server.responses import Completion, CompletionChoice, CompletionLogprobs, FinishReason
-from engine.server.service import Service
+from engine.server.served_model import ServedModel
 
 LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON has not got."""
@@ -30,7 +30,7 @@ class CompletionForm:
 
     Parameters
     ----------
-    service
+    served
         For the text of tokens.
     model
         The name that was asked for.
@@ -40,8 +40,8 @@ class CompletionForm:
         Whether there are log probabilities.
     """
 
-    def __init__(self, service: Service, model: str, *, echoes: Sequence[str], wants_logprobs: bool) -> None:
-        self._service = service
+    def __init__(self, served: ServedModel, model: str, *, echoes: Sequence[str], wants_logprobs: bool) -> None:
+        self._served = served
         self._model = model
         self._echoes = echoes
         self._wants_logprobs = wants_logprobs
@@ -87,7 +87,7 @@ class CompletionForm:
         return {"index": output.index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
     def _logprobs(self, output: Output, tokens: Sequence[TokenLogprobs]) -> CompletionLogprobs:
-        texts = [self._service.token_text(each.token_id) for each in tokens]
+        texts = [self._served.token_text(each.token_id) for each in tokens]
         offsets = list[int]()
         for text in texts:
             offsets.append(self._offsets[output.index])
@@ -101,10 +101,10 @@ class CompletionForm:
 
     def _top(self, each: TokenLogprobs) -> dict[str, float]:
         pairs = dict(each.top) | {each.token_id: each.logprob}
-        return {self._service.token_text(token): max(value, LEAST_LOGPROB) for token, value in pairs.items()}
+        return {self._served.token_text(token): max(value, LEAST_LOGPROB) for token, value in pairs.items()}
 
 
-def completions(service: Service) -> APIRouter:
+def completions(served: ServedModel) -> APIRouter:
     """Return the route."""
     router = APIRouter(route_class=JsonRoute)
 
@@ -115,27 +115,27 @@ def completions(service: Service) -> APIRouter:
         Unknown parameters are accepted and change nothing, `user` among them; known ones that this server cannot
         honour (such as `logit_bias`, `suffix`, or penalties other than none) are refused unless they ask for nothing.
         """
-        model = service.name(body.model)
-        prompts = await _prompts(service, body)
+        model = served.name(body.model)
+        prompts = await _prompts(served, body)
         if body.echo and body.logprobs is not None:
             raise ApiError(400, "echo together with logprobs is not supported", param="echo", code="unsupported")
-        echoes = await _echoes(service, body, prompts)
-        outputs = Outputs(service.client, [_order(service, body, prompt) for prompt in prompts])
+        echoes = await _echoes(served, body, prompts)
+        outputs = Outputs(served.client, [_order(served, body, prompt) for prompt in prompts])
         each = [echo for echo in echoes for _ in range(body.choices)]
-        form = CompletionForm(service, model, echoes=each, wants_logprobs=body.logprobs is not None)
+        form = CompletionForm(served, model, echoes=each, wants_logprobs=body.logprobs is not None)
         return await answer(request, body, outputs, form)
 
     return router
 
 
-def _order(service: Service, body: CompletionRequest, prompt: list[int]) -> Order:
-    room = service.room(prompt, body.max_tokens, param="prompt")
+def _order(served: ServedModel, body: CompletionRequest, prompt: list[int]) -> Order:
+    room = served.room(prompt, body.max_tokens, param="prompt")
     longest = body.max_tokens or max(min(COMPLETION_TOKENS, room), min(body.min_tokens or 0, room))
     params = body.params(max_tokens=longest, logprobs=body.logprobs)
     return Order(token_ids=prompt, params=params, choices=body.choices)
 
 
-async def _prompts(service: Service, body: CompletionRequest) -> list[list[int]]:
+async def _prompts(served: ServedModel, body: CompletionRequest) -> list[list[int]]:
     """Return the token ids of each prompt."""
     given = body.prompt
     listed = cast(
@@ -147,20 +147,20 @@ async def _prompts(service: Service, body: CompletionRequest) -> list[list[int]]
     special, prompts = body.add_special_tokens is not False, list[list[int]]()
     for prompt in listed:
         if isinstance(prompt, str):
-            prompts.append(await service.encode(prompt, param="prompt", add_special_tokens=special))
+            prompts.append(await served.encode(prompt, param="prompt", add_special_tokens=special))
         else:
-            service.known(prompt, param="prompt")
+            served.known(prompt, param="prompt")
             prompts.append(prompt)
     return prompts
 
 
-async def _echoes(service: Service, body: CompletionRequest, prompts: list[list[int]]) -> list[str]:
+async def _echoes(served: ServedModel, body: CompletionRequest, prompts: list[list[int]]) -> list[str]:
     """Return the text that each prompt's outputs begin with."""
     if not body.echo:
         return [""] * len(prompts)
     if isinstance(body.prompt, str):
         return [body.prompt]
-    tokenizer = service.tokenizer
+    tokenizer = served.tokenizer
     return [
         given if isinstance(given, str) else tokenizer.decode(prompt, skip_special_tokens=True)
         for given, prompt in zip(body.prompt, prompts, strict=False)

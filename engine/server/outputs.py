@@ -104,10 +104,13 @@ class Outputs:
                 yield self.all[index], produced
 
     async def finish(self) -> None:
-        """Wait until all have ended."""
-        async with aclosing(self.news()) as news:
-            async for _ in news:
-                pass
+        """Wait until all have ended, and take them in; ServerError where one does not end well."""
+        waiting = [asyncio.ensure_future(stream.whole()) for stream in self._streams]
+        try:
+            for output, produced in zip(self.all, await asyncio.gather(*waiting), strict=True):
+                output.take(produced)
+        finally:
+            await _cancelled(*waiting)
 
     @property
     def usage(self) -> Usage:

@@ -8,34 +8,34 @@ from engine.hardware import package_version
 from engine.server.errors import ApiError
 from engine.server.openapi import documented
 from engine.server.responses import Health, ModelCard, ModelList, Version
-from engine.server.service import Service
+from engine.server.served_model import ServedModel
 
 
-def models(service: Service) -> APIRouter:
+def models(served: ServedModel) -> APIRouter:
     """Return the routes under ``/v1/models``."""
     router = APIRouter()
 
     @router.get("/v1/models", **documented(ModelList))
     def list_models() -> ModelList:
         """List the names of the model that is served."""
-        return {"object": "list", "data": [_card(service, name) for name in service.names]}
+        return {"object": "list", "data": [_card(served, name) for name in served.names]}
 
     @router.get("/v1/models/{model:path}", **documented(ModelCard))
     def retrieve_model(model: str) -> ModelCard:
         """Describe the model of a name."""
-        return _card(service, service.name(model))
+        return _card(served, served.name(model))
 
     return router
 
 
-def status(service: Service) -> APIRouter:
+def status(served: ServedModel) -> APIRouter:
     """Return the routes that need no key."""
     router = APIRouter()
 
     @router.get("/health", **documented(Health))
     async def health() -> Health:
         """Say whether requests are served; 503 while the server drains, or once its engine is gone."""
-        reason = service.client.unhealthy
+        reason = served.client.unhealthy
         if reason is not None:
             raise ApiError(503, reason)
         return {"status": "ok"}
@@ -51,13 +51,13 @@ def status(service: Service) -> APIRouter:
     return router
 
 
-def _card(service: Service, name: str) -> ModelCard:
+def _card(served: ServedModel, name: str) -> ModelCard:
     return {
         "id": name,
         "object": "model",
-        "created": service.created,
+        "created": served.created,
         "owned_by": "charioteer",
-        "root": service.names[0],
+        "root": served.names[0],
         "parent": None,
-        "max_model_len": service.context,
+        "max_model_len": served.context,
     }

@@ -12,11 +12,11 @@ import uvicorn
 
 from engine.sampling import SamplingParams, TokenLogprobs
 from engine.server.app import build_app
-from engine.server.client import EngineDownError, OnStep, QueueFullError, ServerError, UnservableError
+from engine.server.client import EngineDownError, OnIdle, OnStep, QueueFullError, ServerError, UnservableError
 from engine.server.connection import connection_type
 from engine.server.keys import doors
 from engine.server.messages import Produced, Ready, Served
-from engine.server.service import Service
+from engine.server.served_model import ServedModel
 from engine.server.tokenizers import ByteTokenizer
 from engine.text import TextStream
 
@@ -87,6 +87,17 @@ class FakeStream:
             if finish:
                 return
 
+    async def whole(self) -> Produced:
+        parts = [produced async for produced in self]
+        return Produced(
+            key=0,
+            token_ids=tuple(token for part in parts for token in part.token_ids),
+            text="".join(part.text for part in parts),
+            logprobs=tuple(entry for part in parts for entry in part.logprobs),
+            finish=parts[-1].finish,
+            served=parts[-1].served,
+        )
+
     def abort(self) -> None:
         if self in self._script.live:
             self._script.live.discard(self)
@@ -118,7 +129,16 @@ class FakeClient:
     async def swap(self, policy: dict[str, Any]) -> dict[str, Any]:
         return policy
 
-    def watch(self, on_step: OnStep) -> None:
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+        pass
+
+    async def ended(self) -> str | None:
+        return self.script.unhealthy
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 
@@ -127,8 +147,8 @@ def listening(
     client: FakeClient, *, api_keys: tuple[str, ...] = (), write_timeout_s: float = 60.0, **others: Any
 ) -> Iterator[str]:
     """Serve on a free port; yield the URL."""
-    service = Service(client, names=("tiny", "other"), tokenizer=ByteTokenizer())
-    app = build_app(service, guarded=doors(api_keys, ()), **others)
+    served = ServedModel(client, names=("tiny", "other"), tokenizer=ByteTokenizer())
+    app = build_app(served, guarded=doors(api_keys, ()), **others)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

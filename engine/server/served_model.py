@@ -18,7 +18,7 @@ TOKENIZER_THREADS = 2
 Result = TypeVar("Result")
 
 
-class Service:
+class ServedModel:
     """One model, as clients may ask for it.
 
     Parameters
