@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from engine.server.errors import LOG, as_api_error, error_document
+from engine.server.errors import as_api_error, error_document, note
 from engine.server.messages import Produced
 from engine.server.outputs import ClientGoneError, Output, Outputs, while_there
 from engine.server.requests import SamplingBody
@@ -107,7 +107,7 @@ async def _events(
             yield _event({**form.closing(), "usage": outputs.usage})
     except Exception as error:
         told = as_api_error(error)
-        LOG.error("%d, in a stream: %s", told.status_code, told.detail)
+        note(told)
         yield _event(error_document(told))
     yield DONE
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from typing_extensions import TypedDict
 from engine.server.client import QueueFullError, ServerError
 from traces.errors import InputError
 
-LOG = logging.getLogger("charioteer.server")
+log = logging.getLogger(__name__)
 LONGEST_MESSAGE = 1000
 """Characters of a message; what is longer quotes the request too much."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """The ``type`` of an error by its status; other 4xx are ``invalid_request_error``, 5xx ``server_error``."""
-CODES = {429: "rate_limit_exceeded", 503: "service_unavailable", 504: "timeout"}
+UNAVAILABLE = 503
+CODES = {429: "rate_limit_exceeded", UNAVAILABLE: "service_unavailable", 504: "timeout"}
 
 
 class ErrorObject(TypedDict):
@@ -88,10 +88,15 @@ def error_body(error: ApiError) -> bytes:
 
 
 def error_response(error: ApiError) -> Response:
-    """Return an error as an answer; one of the server's own (5xx) is a line in the log."""
-    if error.status_code >= 500:
-        LOG.error("%d: %s", error.status_code, error.detail)
+    """Return an error as an answer."""
+    note(error)
     return Response(error_body(error), error.status_code, error.headers, media_type="application/json")
+
+
+def note(error: ApiError) -> None:
+    """Log an error that is the server's own; what ends all service (503) is logged where it happens, once."""
+    if error.status_code >= 500 and error.status_code != UNAVAILABLE:
+        log.error("%d: %s", error.status_code, error.detail)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -109,7 +114,7 @@ def as_api_error(error: Exception) -> ApiError:
         return _validation_error(error)
     if isinstance(error, RoutingError):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
-    LOG.error("unforeseen: %s", _where(error))
+    log.error("unforeseen: %s", _where(error), exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
     return ApiError(500, "the server failed at this request; its log says more")
 
 
@@ -170,12 +175,3 @@ def install(app: FastAPI) -> None:
 
     for kind in (RoutingError, RequestValidationError, ServerError, InputError):
         app.add_exception_handler(kind, answer)
-
-
-def log_to_stderr() -> None:
-    """Let the server's log be lines on standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
