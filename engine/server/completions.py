@@ -130,7 +130,7 @@ def completions(served: ServedModel) -> APIRouter:
 
 def _order(served: ServedModel, body: CompletionRequest, prompt: list[int]) -> Order:
     room = served.room(prompt, body.max_tokens, param="prompt")
-    longest = body.max_tokens or max(min(COMPLETION_TOKENS, room), min(body.min_tokens or 0, room))
+    longest = body.max_tokens or min(COMPLETION_TOKENS, room)
     params = body.params(max_tokens=longest, logprobs=body.logprobs)
     return Order(token_ids=prompt, params=params, choices=body.choices)
 

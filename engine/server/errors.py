@@ -95,8 +95,13 @@ def error_response(error: ApiError) -> Response:
 
 def note(error: ApiError) -> None:
     """Log an error that is the server's own; what ends all service (503) is logged where it happens, once."""
-    if error.status_code >= 500 and error.status_code != UNAVAILABLE:
+    if error.status_code < 500 or error.status_code == UNAVAILABLE:
+        return
+    cause = error.__cause__
+    if cause is None:
         log.error("%d: %s", error.status_code, error.detail)
+    else:
+        log.error("unforeseen: %s", _where(cause), exc_info=cause if log.isEnabledFor(logging.DEBUG) else None)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -114,11 +119,12 @@ def as_api_error(error: Exception) -> ApiError:
         return _validation_error(error)
     if isinstance(error, RoutingError):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
-    log.error("unforeseen: %s", _where(error), exc_info=error if log.isEnabledFor(logging.DEBUG) else None)
-    return ApiError(500, "the server failed at this request; its log says more")
+    unforeseen = ApiError(500, "the server failed at this request; its log says more")
+    unforeseen.__cause__ = error
+    return unforeseen
 
 
-def _where(error: Exception) -> str:
+def _where(error: BaseException) -> str:
     """Return an exception and the line that it comes from, in one line."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:

@@ -32,14 +32,13 @@ class Script:
         self.full = False
         self.unhealthy: str | None = None
         self.hold = False
-        self.piece = "{prompt}"
         self.seen: list[tuple[list[int], SamplingParams, int]] = []
         self.live: set[FakeStream] = set()
         self.aborted = 0
 
 
 class FakeStream:
-    """Says the prompt again, byte for byte and over and over, up to ``max_tokens`` or a stop string."""
+    """Says the prompt again and again, a byte a token; where there are stop strings, all of the text at the end."""
 
     def __init__(self, script: Script, prompt: list[int], params: SamplingParams) -> None:
         self._script, self._prompt, self._params = script, prompt, params
@@ -62,7 +61,8 @@ class FakeStream:
             if finish:
                 text.finish()
                 self._script.live.discard(self)
-            new, told = text.text[told:], len(text.text)
+            new = text.text[told:] if finish or not params.stop else ""
+            told += len(new)
             lasts = Served(
                 arrival_s=0.0,
                 scheduled_s=0.0,
