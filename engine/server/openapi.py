@@ -11,6 +11,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "5XX": {"model": ErrorDocument, "description": "The server fails at it, or does not serve now."},
 }
 
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+"""A server-sent event."""
+
 
 def documented(answer: Any, *, stream_of: str | None = None) -> dict[str, Any]:
     """Return the arguments of a route that answers with ``answer`` as JSON.
@@ -25,6 +28,5 @@ def documented(answer: Any, *, stream_of: str | None = None) -> dict[str, Any]:
     responses = dict(ERRORS)
     if stream_of is not None:
         says = f"The answer; with `stream`, events whose data is {stream_of} each, and `[DONE]` at the end."
-        events: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
-        responses[200] = {"model": answer, "description": says, "content": events}
+        responses[200] = {"model": answer, "description": says, "content": {"text/event-stream": {"itemSchema": EVENT}}}
     return {"response_model": answer, "responses": responses}

@@ -1,0 +1,116 @@
+"""``python -m engine serve``: the real engine behind the real server, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.engine.server.http_double import wait_until
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "torch_dtype": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("tiny") / "config.json"
+    file.write_text(json.dumps(CONFIG))
+    return file
+
+
+@contextmanager
+def serving(model: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start the command; yield its process and its URL."""
+    command = [sys.executable, "-m", "engine", "serve", "--model", str(model), "--load-format", "dummy", "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHARIOTEER_ADMIN_KEY": "admin"}
+    process = subprocess.Popen(
+        [*command, "--served-model-name", "tiny", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Serving tiny at http://127.0.0.1:"), line + process.communicate()[1]
+        yield process, line.split(" at ")[1].split(": ")[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_serves_and_drains(model: Path) -> None:
+    with serving(model, "--api-key", "key") as (process, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0)
+        greedy = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 30, "temperature": 0}
+        whole = client.completions.create(**greedy)
+        stream = client.completions.create(**greedy, stream=True)
+        assert "".join(chunk.choices[0].text for chunk in stream) == whole.choices[0].text
+        assert whole.usage is not None
+        assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (16, 30)
+        drawn = client.completions.create(model="tiny", prompt="x", n=3, seed=7, max_tokens=20)
+        again = client.completions.create(model="tiny", prompt="x", n=3, seed=7, max_tokens=20)
+        assert [choice.text for choice in drawn.choices] == [choice.text for choice in again.choices]
+        assert len({choice.text for choice in drawn.choices}) == 3
+        stop = whole.choices[0].text[10:14]
+        stopped = client.completions.create(**{**greedy, "stop": stop})
+        assert stopped.choices[0].finish_reason == "stop"
+        assert stopped.choices[0].text == whole.choices[0].text.partition(stop)[0]
+        assert httpx.post(f"{url}/admin/policy", headers={"Authorization": "Bearer key"}).status_code == 401
+
+        long = client.completions.create(model="tiny", prompt="x", max_tokens=2000, stream=True)
+        first = next(iter(long))
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{url}/health").status_code == 503)
+        with pytest.raises(openai.InternalServerError, match="draining"):
+            client.completions.create(**greedy)
+        rest = list(long)
+        assert first.choices[0].finish_reason is None
+        assert rest[-1].choices[0].finish_reason == "length"
+        assert process.wait(timeout=60) == 0
+
+
+def test_a_second_signal_drops_what_runs(model: Path) -> None:
+    with serving(model) as (process, url):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        stream = iter(client.completions.create(model="tiny", prompt="x", max_tokens=4000, stream=True))
+        next(stream)
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: httpx.get(f"{url}/health").status_code == 503)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(openai.APIError, match="stopped"):
+            list(stream)
+        assert process.wait(timeout=60) == 0
+
+
+def test_a_port_that_is_taken_is_one_line(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "engine", "serve", "--model", str(model), "--load-format", "dummy"]
+        done = subprocess.run([*command, "--port", port], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: --host, --port: cannot listen at 127.0.0.1 port {port}: Address already in use"
+    )
+    assert done.stderr.count("\n") == 1
