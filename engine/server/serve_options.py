@@ -104,10 +104,15 @@ def serve_command(
 ) -> None:
     """Serve OpenAI's API: completions and chat completions, streamed or whole.
 
-    Clients of OpenAI and of vLLM work unchanged. Keys guard /v1 alone; /health, /tokenize and the like are free.
-    A model without a tokenizer takes text as bytes: token 65 is A, and tokens from 256 on read as <256>.
-    The first SIGTERM (Ctrl-C) finishes what runs while /health answers 503; a second drops it. Where the engine breaks,
-    requests get 500 or 503 and the server ends with status 1, for whoever supervises it to start it again.
+    Clients of OpenAI and of vLLM work unchanged. Keys guard /v1 alone; /health,
+    /tokenize and the like are free, and /admin has keys of its own.
+
+    A model without a tokenizer takes text as bytes: token 65 is A, and tokens from
+    256 on, which no text has, read as <256>.
+
+    The first SIGTERM (or Ctrl-C) finishes what runs, while /health answers 503 and
+    nothing new is taken on; a second drops it. Where the engine breaks, requests
+    get 500 or 503, and the server ends with status 1 for its supervisor to see.
 
     Example: python -m engine serve --model llama-60m --load-format dummy --policy sarathi-serve
 
