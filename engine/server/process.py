@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
+from engine.options import quiet
 from engine.server.blueprint import Blueprint
 from engine.server.channel import Channel
 from engine.server.messages import Dead, FromEngine, ToEngine, Unready
@@ -62,6 +63,7 @@ def run_engine(connection: Connection, blueprint: Blueprint) -> None:
 def _life(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], channel: Channel) -> FromEngine | None:
     """Serve until told to stop; return what there is to say where it comes to another end."""
     try:
+        quiet()
         engine = blueprint.build()
         gc.collect()
         gc.freeze()

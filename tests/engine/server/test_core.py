@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,16 +147,16 @@ def test_steps_say_what_happened(house: House) -> None:
     steps = house.steps
     assert sum(step.prefill_tokens for step in steps) == 24
     assert sum(step.decodes for step in steps) == 14 == sum(count for step in steps for _, count in step.gaps)
-    assert steps[0].load.running + steps[0].load.waiting == 2
+    assert max(step.load.running for step in steps) <= 2
     assert (steps[-1].load.running, steps[-1].load.waiting, steps[-1].load.blocks_used) == (0, 0, 0)
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert after.start_s >= before.end_s
         assert 0 < after.model_s <= after.end_s - after.start_s
     assert all(step.predicted_s is None for step in steps)
 
 
 def test_who_leaves_gives_its_kv_back(house: House) -> None:
-    async def leave() -> tuple[Step, Idle]:
+    async def leave() -> tuple[Step, Idle, set[int]]:
         await house.rest()
         house.idles.clear()
         streams = house.client.submit(PROMPT, LONG, count=6)
@@ -166,27 +167,27 @@ def test_who_leaves_gives_its_kv_back(house: House) -> None:
             stream.abort()
         assert await collect(streams[0]) == []
         await house.rest()
-        return holding, house.idles[-1]
+        return holding, house.idles[-1], {stream.key for stream in streams}
 
-    holding, idle = house.run(leave())
+    holding, idle, keys = house.run(leave())
     assert holding.load.blocks_used > 0
     assert idle.load.blocks_used == 0
-    told = [each for step in house.steps[-50:] for each in step.produced if each.finish == "cancelled"]
-    told += [each for idle in house.idles for each in idle.produced]
-    assert len({each.key for each in told}) == len(told) == 6
+    told = [each for message in [*house.steps, *house.idles] for each in message.produced if each.key in keys]
+    told = [each for each in told if each.finish is not None]
+    assert sorted(each.key for each in told) == sorted(keys)
+    assert {each.finish for each in told} == {"cancelled"}
     assert all(each.served is not None and each.served.generated_tokens < 240 for each in told)
 
 
 def test_a_slow_reader_gets_all_at_once_and_holds_up_nobody(house: House, expected: Callable[..., Request]) -> None:
-    async def read() -> tuple[list[Produced], int]:
+    async def read() -> list[Produced]:
         slow, quick = house.client.submit(PROMPT, SamplingParams(max_tokens=40, **GREEDY), count=2)
-        parts = len(await collect(quick))
+        await collect(quick)
         await house.rest()
-        return await collect(slow), parts
+        return await collect(slow)
 
-    parts, quick_parts = house.run(read())
+    parts = house.run(read())
     assert len(parts) == 1
-    assert quick_parts > 1
     request = expected(max_tokens=40, **GREEDY)
     assert joined(parts) == (request.output_token_ids, request.text)
 
