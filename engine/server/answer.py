@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from engine.server.responses import Usage
 
 CLIENT_CLOSED_REQUEST = 499
 """What the status of an answer is that nobody reads."""
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 DONE = b"data: [DONE]\n\n"
 Document = dict[str, Any]
 
@@ -48,14 +49,16 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], outputs: Outputs) -> None:
+    def __init__(self, events: AsyncGenerator[bytes], outputs: Outputs) -> None:
         super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._events = events
         self._outputs = outputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the events."""
         try:
-            await while_there(receive, self.stream_response(send))
+            async with aclosing(self._events):
+                await while_there(receive, self.stream_response(send))
         except ClientGoneError:
             pass
         finally:
@@ -129,7 +132,7 @@ def _with_usage(event: Document, body: SamplingBody, outputs: Outputs) -> Docume
 
 
 def _json(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
+    return ENCODER.encode(document).encode("utf-8", errors="replace")
 
 
 def _event(document: Any) -> bytes:
