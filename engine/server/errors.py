@@ -169,6 +169,7 @@ class LastResort:
         except Exception as error:
             answer = as_api_error(error)
             if started:
+                note(answer)
                 raise
             await error_response(answer)(scope, receive, send)
 

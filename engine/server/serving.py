@@ -19,7 +19,7 @@ from engine.server.app import build_app
 from engine.server.blueprint import Blueprint
 from engine.server.body import DEFAULT_MAX_BODY_BYTES
 from engine.server.chat_template import read_template
-from engine.server.client import EngineDownError
+from engine.server.client import EngineClient, EngineDownError
 from engine.server.connection import connection_type
 from engine.server.keys import Door, doors, read_keys
 from engine.server.process_client import Limits, ProcessClient
@@ -123,7 +123,7 @@ async def _serve(
     served = ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
     app = build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes)
     server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
-    stopping = _stop_on_signals(client, asked.drain_timeout)
+    stopping = stop_on_signals(client, asked.drain_timeout)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     why = await client.ended()
     server.should_exit = True
@@ -146,16 +146,16 @@ def _config(app: FastAPI, asked: ServeSettings) -> uvicorn.Config:
     )
 
 
-def _stop_on_signals(client: ProcessClient, drain_timeout_s: float) -> list[asyncio.Task[None]]:
+def stop_on_signals(client: EngineClient, drain_timeout_s: float) -> list[asyncio.Task[None]]:
     """Let the first signal drain, and the second drop; return the tasks that do, as they come to be."""
     tasks: list[asyncio.Task[None]] = []
 
     def stop() -> None:
         if not tasks:
             log.info("draining: no new requests; a second signal drops what runs")
-        ending = client.close() if tasks else client.drain(drain_timeout_s)
-        if len(tasks) < 2:
-            tasks.append(asyncio.create_task(ending))
+            tasks.append(asyncio.create_task(client.drain(drain_timeout_s)))
+        elif len(tasks) == 1:
+            tasks.append(asyncio.create_task(client.close()))
 
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop)

@@ -64,7 +64,7 @@ def test_no_answer_is_other_than_documented(
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=30,
+        max_examples=20,
         deadline=None,
         derandomize=True,
         database=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,9 +17,9 @@ import httpx
 import openai
 import pytest
 
-from engine.server.serving import ServeSettings, serve
+from engine.server.serving import ServeSettings, serve, stop_on_signals
 from engine.session import EngineSettings
-from tests.engine.server.http_double import wait_until
+from tests.engine.server.http_double import FakeClient, wait_until
 from traces.errors import InputError
 
 CONFIG = {
@@ -95,17 +96,39 @@ def test_it_serves_and_drains(model: Path) -> None:
         assert process.wait(timeout=60) == 0
 
 
-def test_a_second_signal_drops_what_runs(model: Path) -> None:
-    with serving(model) as (process, url):
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        stream = iter(client.completions.create(model="tiny", prompt="x", max_tokens=4000, stream=True))
-        next(stream)
-        process.send_signal(signal.SIGINT)
-        wait_until(lambda: httpx.get(f"{url}/health").status_code == 503)
-        process.send_signal(signal.SIGINT)
-        with pytest.raises(openai.APIError, match="stopped"):
-            list(stream)
-        assert process.wait(timeout=60) == 0
+class Ending(FakeClient):
+    """Notes what becomes of it; it drains until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.closed = asyncio.Event()
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        self.told.append(f"drain within {timeout_s} s")
+        await self.closed.wait()
+
+    async def close(self) -> None:
+        self.told.append("close")
+        self.closed.set()
+
+
+def test_the_first_signal_drains_and_the_second_drops() -> None:
+    async def twice() -> list[str]:
+        client = Ending()
+        tasks = stop_on_signals(client, 5.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not client.told:
+            await asyncio.sleep(0)
+        assert not tasks[0].done()
+        os.kill(os.getpid(), signal.SIGINT)
+        await tasks[0]
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return client.told
+
+    assert asyncio.run(twice()) == ["drain within 5.0 s", "close"]
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_loaded(model: Path) -> None:
