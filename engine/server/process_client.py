@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 Told = TypeVar("Told", Step, Idle)
 
 STOPPED = "the server has stopped"
+GONE = "the engine's process is gone"
 GRACE_S = 5.0
 """How long an engine that is told to drop everything may take, before it is killed."""
 SEEDS = 2**63
@@ -95,7 +96,8 @@ class ProcessClient:
         self._on_idle: list[OnIdle] = []
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._now: Ready | None = None
-        self._why: str | None = None
+        self._refusal: str | None = None
+        self._fault: str | None = None
         self._orderly = False
         self._ended = asyncio.Event()
 
@@ -133,7 +135,7 @@ class ProcessClient:
     @property
     def unhealthy(self) -> str | None:
         """Why the engine cannot serve; None while it can. Draining counts."""
-        return self._why
+        return self._fault or self._refusal
 
     @property
     def pid(self) -> int:
@@ -146,8 +148,7 @@ class ProcessClient:
 
         With a seed, the others take the seeds after it.
         """
-        if self._why is not None:
-            raise EngineDownError(self._why)
+        self._check_health()
         self._admission.check(len(self._streams), count, residents=int(self.ready.policy["max_num_seqs"]))
         prompt, arrival_s = tuple(prompt_token_ids), perf_counter()
         return [self._open(prompt, own, arrival_s) for own in _each(params, count)]
@@ -162,8 +163,7 @@ class ProcessClient:
 
     async def swap(self, policy: dict[str, Any]) -> dict[str, Any]:
         """Put another policy in charge; see :class:`engine.server.client.EngineClient`."""
-        if self._why is not None:
-            raise EngineDownError(self._why)
+        self._check_health()
         ticket, self._next = self._next, self._next + 1
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._swaps[ticket] = answer
@@ -182,7 +182,7 @@ class ProcessClient:
     async def ended(self) -> str | None:
         """Return, once the engine's process has ended, why it did; None where it was told to."""
         await self._ended.wait()
-        return None if self._orderly else self._why
+        return self._fault
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Take nothing on any more, finish what is there, and end the engine; drop the rest after ``timeout_s``."""
@@ -207,8 +207,11 @@ class ProcessClient:
 
     def _refuse(self, why: str) -> None:
         """Take no more requests; the first reason is the one that counts."""
-        if self._why is None:
-            self._why = why
+        self._refusal = self._refusal or why
+
+    def _check_health(self) -> None:
+        if self.unhealthy is not None:
+            raise EngineDownError(self.unhealthy)
 
     # --- what streams ask ---
 
@@ -263,11 +266,13 @@ class ProcessClient:
             case Swapped():
                 self._swapped(message)
             case Ready():
-                self._ready.set_result(message)
+                if not self._ready.done():
+                    self._ready.set_result(message)
             case Unready():
-                self._ready.set_exception(InputError(message.message))
+                if not self._ready.done():
+                    self._ready.set_exception(InputError(message.message))
             case Dead():
-                self._refuse(message.message)
+                self._fault = message.message
                 self._end_all(message.message)
             case Stopped():
                 self._orderly = True
@@ -309,8 +314,9 @@ class ProcessClient:
     def _lose(self) -> None:
         """The connection broke: nothing will come any more."""
         self._take_all()
-        self._refuse("the engine's process is gone")
-        self._end_all("the engine's process is gone")
+        if not self._orderly:
+            self._fault = self._fault or GONE
+        self._end_all(self._fault or STOPPED)
 
     def _reap(self) -> None:
         """Wait for the process to end, in a thread of its own."""
@@ -319,11 +325,11 @@ class ProcessClient:
 
     def _bury(self) -> None:
         self._lose()
-        if not self._orderly:
-            self._why = f"{self._why} (exit status {self._process.exitcode})"
-            log.error("the engine is down: %s", self._why)
+        if self._fault is not None:
+            self._fault = f"{self._fault} (exit status {self._process.exitcode})"
+            log.error("the engine is down: %s", self._fault)
         if not self._ready.done():
-            self._ready.set_exception(EngineDownError(str(self._why)))
+            self._ready.set_exception(EngineDownError(self._fault or STOPPED))
         atexit.unregister(self._process.kill)
         self._channel.close(timeout_s=0)
         self._ended.set()

@@ -258,6 +258,21 @@ def test_who_does_not_drain_in_time_is_dropped(play: Callable[..., None], caplog
     assert caplog.messages == []
 
 
+def test_an_engine_that_is_lost_while_it_drains(play: Callable[..., None]) -> None:
+    async def scene(stage: Stage, client: ProcessClient) -> None:
+        (stream,) = client.submit([1, 2], PARAMS)
+        draining = asyncio.create_task(client.drain())
+        await stage.hear(Submit)
+        await stage.hear(Stop)
+        stage.end()
+        with pytest.raises(EngineDownError, match="the engine's process is gone"):
+            await stream.whole()
+        await draining
+        assert await client.ended() == client.unhealthy == "the engine's process is gone (exit status 7)"
+
+    play(scene)
+
+
 def test_an_engine_that_does_not_end_is_killed(play: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_client, "GRACE_S", 0.01)
 

@@ -122,6 +122,7 @@ def test_signals_are_the_servers_business_and_draining_finishes_what_runs(tiny_f
         assert [len(each.token_ids) for each in wholes] == [40, 40]
         await draining
         assert await client.ended() is None
+        assert client.unhealthy == "the server is draining"
 
     run(scene)
 
