@@ -1,4 +1,4 @@
-"""``python -m engine``: serve prompts, replay a workload on the real engine, benchmark and validate it."""
+"""``python -m engine``: serve prompts and clients, replay a workload on the real engine, benchmark and validate it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from engine import bench_app, options
+from engine.server.serve_options import serve_command
 from engine.shortage import first_line, is_shortage
 from engine.validate_options import validate_command
 from traces.command_line import new_app, run
@@ -234,6 +235,7 @@ def profile_command(
     profile_engine(options.settings_of(given), ProfileSettings(output=output, budget=budget), as_json=json)
 
 
+app.command("serve", no_args_is_help=True)(serve_command)
 app.command("validate", no_args_is_help=True)(validate_command)
 app.add_typer(bench_app.app, name="bench")
 

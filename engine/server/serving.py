@@ -1,0 +1,205 @@
+"""What ``serve`` does: check, load, listen, and end in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from engine.server.app import build_app
+from engine.server.blueprint import Blueprint
+from engine.server.body import DEFAULT_MAX_BODY_BYTES
+from engine.server.chat_template import read_template
+from engine.server.client import EngineClient, EngineDownError
+from engine.server.connection import connection_type
+from engine.server.keys import Door, doors, read_keys
+from engine.server.process_client import Limits, ProcessClient
+from engine.server.served_model import ServedModel
+from engine.server.tokenizers import server_tokenizer
+from engine.session import EngineSettings, policy_choice
+from traces.errors import InputError
+from traces.held_signals import STOPPING
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 5
+"""How long answers that are complete may take to reach their clients once the engine has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """What a person asked of ``serve``; each field is the option of that name. Times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    served_model_name: Sequence[str] = ()
+    api_key: Sequence[str] = ()
+    api_key_file: Path | None = None
+    admin_key: Sequence[str] = ()
+    admin_key_file: Path | None = None
+    chat_template: Path | None = None
+    max_queue: int = 1024
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    request_timeout: float = 600.0
+    write_timeout: float = 60.0
+    drain_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("request_timeout", "write_timeout", "drain_timeout"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise InputError(f"is {value}", where=f"--{name.replace('_', '-')}", expected="seconds, more than 0")
+
+    def doors(self) -> dict[str, Door]:
+        """Return what opens ``/v1`` and ``/admin``; InputError if a key is none."""
+        api = read_keys(self.api_key, self.api_key_file, "CHARIOTEER_API_KEY", option="--api-key")
+        admin = read_keys(self.admin_key, self.admin_key_file, "CHARIOTEER_ADMIN_KEY", option="--admin-key")
+        return doors(api, admin)
+
+
+class ListeningServer(uvicorn.Server):
+    """A uvicorn that leaves signals alone and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self._on_listening()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Whoever runs it decides what signals mean."""
+        yield
+
+
+def serve(settings: EngineSettings, asked: ServeSettings) -> int:
+    """Serve until told to end; return the exit status: 0 then, 1 if the engine broke.
+
+    The first SIGTERM or SIGINT drains: what runs is finished, nothing new is taken on. A second, or ``drain_timeout``,
+    drops the rest.
+
+    Raises
+    ------
+    InputError
+        If anything asked for is wrong, or the port is taken.
+    """
+    blueprint = Blueprint(settings=settings, choice=policy_choice(settings), tokenizer=server_tokenizer)
+    guarded = asked.doors()
+    template = read_template(asked.chat_template) if asked.chat_template else None
+    with bound_socket(asked.host, asked.port) as listener:
+        _log_to_stderr()
+        if not guarded["/v1"].keys and not _is_local(listener):
+            log.warning("anybody who reaches %s may use this server: it has no --api-key", asked.host)
+        try:
+            return asyncio.run(_serve(blueprint, asked, guarded, template, listener))
+        except EngineDownError as error:
+            log.error("the engine did not start: %s", error)
+            return 1
+
+
+async def _serve(
+    blueprint: Blueprint,
+    asked: ServeSettings,
+    guarded: dict[str, Door],
+    template: str | None,
+    listener: socket.socket,
+) -> int:
+    limits = Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
+    client = await ProcessClient.start(blueprint, limits)
+    model = blueprint.settings.model
+    names = asked.served_model_name or (model,)
+    served = ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
+    app = build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes)
+    server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
+    stopping = stop_on_signals(client, asked.drain_timeout)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    why = await client.ended()
+    server.should_exit = True
+    await running
+    await asyncio.gather(*stopping)
+    return 0 if why is None else 1
+
+
+def _config(app: FastAPI, asked: ServeSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=connection_type(asked.write_timeout),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=FLUSH_S,
+    )
+
+
+def stop_on_signals(client: EngineClient, drain_timeout_s: float) -> list[asyncio.Task[None]]:
+    """Let the first signal drain, and the second drop; return the tasks that do, as they come to be."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        if not tasks:
+            log.info("draining: no new requests; a second signal drops what runs")
+            tasks.append(asyncio.create_task(client.drain(drain_timeout_s)))
+        elif len(tasks) == 1:
+            tasks.append(asyncio.create_task(client.close()))
+
+    for number in STOPPING:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    return tasks
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket bound to an address, not yet listening; InputError if that cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        what = f"cannot listen at {host} port {port}: {why}"
+        raise InputError(
+            what, where="--host, --port", expected="an address of this machine, and a free port"
+        ) from error
+    return bound
+
+
+def _is_local(listener: socket.socket) -> bool:
+    return ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _greeting(served: ServedModel, listener: socket.socket) -> str:
+    """Return the line that says where what is served, and how."""
+    ready, (host, port) = served.client.ready, listener.getsockname()[:2]
+    at = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    memory = f"{ready.kv_blocks} KV blocks of {ready.block_size} tokens"
+    return (
+        f"Serving {', '.join(served.names)} at {at}: {ready.policy['policy']}, {memory}, context {ready.max_model_len}"
+    )
+
+
+def _log_to_stderr() -> None:
+    """Let what the server logs be lines on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("engine.server")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
