@@ -118,16 +118,27 @@ def read_policy(path: str | PathLike[str]) -> PolicyChoice:
         If the file is not a JSON object, names no known policy, holds an unknown key, or what was predicted is not
         sound.
     """
+    return choice_of(read_json(path), where=path)
+
+
+def choice_of(document: Mapping[str, Any], *, where: str | PathLike[str]) -> PolicyChoice:
+    """Return the policy that the content of a ``policy.json`` says, which comes from ``where``.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_policy`.
+    """
     from policies.prediction import read_prediction
 
-    document = read_json(path)
-    name = document.pop("policy", None)
-    predicted = document.pop("predicted", {})
+    settings = dict(document)
+    name = settings.pop("policy", None)
+    predicted = settings.pop("predicted", {})
     if not isinstance(name, str):
-        raise InputError("key 'policy' is missing or not a name", where=path, expected=", ".join(POLICIES))
+        raise InputError("key 'policy' is missing or not a name", where=where, expected=", ".join(POLICIES))
     if not isinstance(predicted, dict):
-        raise InputError("key 'predicted' is not an object", where=path)
-    choice = dataclasses.replace(parse_choice(name, document, where=path), predicted=predicted)
+        raise InputError("key 'predicted' is not an object", where=where)
+    choice = dataclasses.replace(parse_choice(name, settings, where=where), predicted=predicted)
     if predicted:
-        read_prediction(choice, where=path)
+        read_prediction(choice, where=where)
     return choice

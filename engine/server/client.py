@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from engine.sampling import SamplingParams
-from engine.server.messages import Produced, Ready, Step
+from engine.server.messages import Idle, Produced, Ready, Step
 
-OnStep = Callable[[Step], None]
+OnStep = Callable[[Step | Idle], None]
 
 
 class ServerError(Exception):
@@ -103,5 +103,8 @@ class EngineClient(Protocol):
         ...
 
     def watch(self, on_step: OnStep) -> None:
-        """Call ``on_step`` after every iteration from now on, from the server's event loop."""
+        """Call ``on_step`` after every iteration from now on, and when requests left without one.
+
+        From the server's event loop; several may watch.
+        """
         ...

@@ -92,7 +92,11 @@ def test_a_cancelled_request_stays_cancelled(make_engine: Callable[..., Engine])
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("orca", {}, "policy orca, a request in service: 35 tokens need 16 KV blocks; expected at most the 12 that can be had"),
+        (
+            "orca",
+            {},
+            "policy orca, a request in service: 35 tokens need 16 KV blocks; expected at most the 12 that can be had",
+        ),
         ("slack", {}, "policy slack: chooses its batches by a cost model"),
         ("vllm", {"max_num_batched_tokens": 8}, "policy vllm: max_num_batched_tokens is 8; expected at least"),
     ],
