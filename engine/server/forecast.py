@@ -16,7 +16,6 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.server.history import Ended
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
@@ -48,6 +47,17 @@ class Forecaster(Protocol):
             If it cannot serve it.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A request that ended; ``ended_s`` and ``arrival_s`` by the machine's monotonic clock."""
+
+    arrival_s: float
+    ended_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import takewhile
 from math import floor, isnan
 from typing import Any
 
 from engine.server.client import EngineClient
+from engine.server.forecast import Ended
 from engine.server.messages import Idle, Load, Served, Step
-from engine.server.spread import Spread
+from engine.server.quantiles import Quantiles
 
 MINUTES = 15
 RECENT_S = 30
@@ -35,8 +36,8 @@ class Second:
     iterations_s: float = 0.0
     predicted: int = 0
     predicted_s: float = 0.0
-    ttft: Spread = field(default_factory=Spread)
-    tbt: Spread = field(default_factory=Spread)
+    ttft: Quantiles = field(default_factory=Quantiles)
+    tbt: Quantiles = field(default_factory=Quantiles)
 
     def take(self, step: Step) -> None:
         """Add an iteration."""
@@ -52,17 +53,6 @@ class Second:
             self.ttft.add(ttft_s)
         for gap_s, count in step.gaps:
             self.tbt.add(gap_s, count)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A request that ended; ``ended_s`` and ``arrival_s`` by the machine's monotonic clock."""
-
-    arrival_s: float
-    ended_s: float
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
 
 
 class History:
@@ -92,7 +82,7 @@ class History:
         self._second = floor(time.perf_counter())
         self._now = Second(Load(waiting=0, running=0, blocks_used=0))
         self._closed: deque[dict[str, Any]] = deque(maxlen=60 * minutes)
-        self._spreads: deque[tuple[Spread, Spread]] = deque(maxlen=RECENT_S)
+        self._latest: deque[tuple[Quantiles, Quantiles]] = deque(maxlen=RECENT_S)
         self.ended: deque[Ended] = deque(maxlen=MOST_REQUESTS)
         self.swaps: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MOST_SWAPS)
         self._note_policy(time.perf_counter())
@@ -140,7 +130,7 @@ class History:
 
     def _close(self) -> None:
         over = self._now
-        self._spreads.append((over.ttft, over.tbt))
+        self._latest.append((over.ttft, over.tbt))
         self._closed.append(
             {
                 "time_s": round(self._epoch_s + self._second, 3),
@@ -160,17 +150,11 @@ class History:
         self._now = Second(over.load)
 
     def _latencies(self) -> dict[str, float | None]:
-        ttft, tbt = (Spread.of(parts) for parts in zip(*self._spreads, strict=True))
+        ttft, tbt = (Quantiles.of(filter(None, parts)) for parts in zip(*self._latest, strict=True))
         found = {f"ttft_p{percent}_s": ttft.percentile(percent) for percent in PERCENTS}
         return found | {f"tbt_p{percent}_s": tbt.percentile(percent) for percent in PERCENTS}
 
     def since(self, time_s: float) -> list[dict[str, Any]]:
         """Return the seconds after ``time_s`` (of the world's clock), oldest first; call :meth:`advance` before."""
-        count = sum(1 for _ in self._after(time_s))
-        return list(islice(self._closed, len(self._closed) - count, None))
-
-    def _after(self, time_s: float) -> Any:
-        for each in reversed(self._closed):
-            if each["time_s"] <= time_s:
-                return
-            yield each
+        later = list(takewhile(lambda each: each["time_s"] > time_s, reversed(self._closed)))
+        return later[::-1]

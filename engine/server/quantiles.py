@@ -11,7 +11,7 @@ STEP = log(1.02)
 LEAST = 1e-6
 
 
-class Spread:
+class Quantiles:
     """How often values occurred, to within 2 % of each: a few hundred counts, however many there are."""
 
     __slots__ = ("_counts",)
@@ -22,14 +22,17 @@ class Spread:
     def __len__(self) -> int:
         return self._counts.total()
 
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
     def add(self, value: float, count: int = 1) -> None:
         """Take a value that occurred ``count`` times."""
         self._counts[round(log(max(value, LEAST)) / STEP)] += count
 
     @staticmethod
-    def of(parts: Iterable[Spread]) -> Spread:
-        """Return the spread of all values of several."""
-        whole = Spread()
+    def of(parts: Iterable[Quantiles]) -> Quantiles:
+        """Return all values of several."""
+        whole = Quantiles()
         for part in parts:
             whole._counts.update(part._counts)
         return whole
