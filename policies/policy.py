@@ -250,55 +250,6 @@ class Policy(Steady, Successor, ABC):
         """Return the same policy without any request."""
         return type(self)(self.settings, self.memory, stages=self.stages, costs=self.costs)
 
-    # --- one policy in another's place ---
-
-    def succeed(self, old: Policy) -> list[Sequence]:
-        """Take all requests of another policy over, which is of no use after that; return those that lost their KV.
-
-        A resident keeps its KV blocks, with what they hold, where this policy would have it resident too: it finds a
-        seat, the blocks that this policy gives a resident are there, and of its prompt nothing is left, or this policy
-        runs prompts in chunks. The oldest are looked at first, as if all younger ones were gone. Whoever cannot stay
-        is preempted, and waits in its order of arrival with its output so far as part of what it has to compute again.
-
-        Raises
-        ------
-        InputError
-            If this policy can never serve one of the requests; then nothing has changed.
-        ValueError
-            If this policy is not a fresh one on the same memory, or the other has a batch in flight, or holds
-            sequences whose KV goes elsewhere.
-        """
-        if self.has_work or self.memory != old.memory:
-            raise ValueError("expected a fresh policy on the same memory")
-        if old.in_flight or old._held:
-            raise ValueError("the other policy has batches in flight or KV on its way; expected neither")
-        for sequence in [*old.decodes, *old.prefilling, *old.incoming, *old._queued()]:
-            try:
-                self.check(sequence.prompt_tokens, sequence.output_tokens)
-            except InputError as error:
-                raise InputError(str(error), where=f"policy {self.name}, a request in service") from error
-        residents, queued = old._resign()
-        staying = self._staying(residents)
-        self.pool.adopt(residents, old.pool)
-        leaving = [sequence for sequence in residents if sequence not in staying]
-        for sequence in leaving:
-            self._put_out(sequence)
-        for sequence in staying:
-            self._keep(sequence)
-        for sequence in sorted([*leaving, *queued], key=by_arrival):
-            sequence.rank = sequence.request_id
-            self._enqueue(sequence)
-        self.pool.on_release = old.pool.on_release
-        return leaving
-
-    def _resign(self) -> tuple[list[Sequence], list[Sequence]]:
-        """Give up all requests between two batches; return the residents, oldest first, and those that hold no KV."""
-        residents = sorted([*self.decodes, *self.prefilling], key=by_arrival)
-        for sequence in residents:
-            if sequence.group is not None:
-                sequence.group.remove(sequence)
-        return residents, [*self.incoming, *self._queued()]
-
     # --- what a rule is written with ---
 
     def _room(self, batch: Batch) -> int:

@@ -80,6 +80,7 @@ class Dashboard:
         self._status = "" if self._process else self._why_none(where or simulator())
         self._task: asyncio.Task[None] | None = None
         self._next_s = 0.0
+        self._simulated: dict[str, Any] = {}
         self.forecasts: list[dict[str, Any]] = []
 
     def _forecasting(self, where: EntryPoint | None) -> ForecastProcess | None:
@@ -126,19 +127,21 @@ class Dashboard:
 
     def _simulate(self, now_s: float) -> None:
         """Begin a simulation where it is time for one and there is load."""
-        if self._process is None or self._task is not None or now_s < self._next_s:
+        policy = self._client.ready.policy
+        due = now_s >= self._next_s or policy != self._simulated
+        if self._process is None or self._task is not None or not due:
             return
         recent = [each for each in self._history.ended if each.ended_s > now_s - RECENT_S]
         if len(recent) < FEWEST:
             self._status = f"The load is simulated once {FEWEST} requests have ended within {RECENT_S:g} s."
             return
-        self._task = asyncio.get_running_loop().create_task(self._forecast(self._process, recent))
+        self._simulated = policy
+        self._task = asyncio.get_running_loop().create_task(self._forecast(self._process, policy, recent))
 
-    async def _forecast(self, process: ForecastProcess, requests: list[Ended]) -> None:
-        ready = self._client.ready
+    async def _forecast(self, process: ForecastProcess, policy: dict[str, Any], requests: list[Ended]) -> None:
         try:
-            workload = await asyncio.to_thread(workload_of, requests, ready.block_size)
-            metrics = await process.ask(choice_of(ready.policy, where="the policy"), workload)
+            workload = await asyncio.to_thread(workload_of, requests, self._client.ready.block_size)
+            metrics = await process.ask(choice_of(policy, where="the policy"), workload)
         except InputError as error:
             self._status = f"The load is not simulated: {error}."
         else:

@@ -19,7 +19,7 @@ const PANELS = [
     model: [["cost model", "predicted_s", BLUE, MS]] },
 ];
 
-const state = { seconds: [], last_s: 0, started: false };
+const state = { seconds: [], last_s: 0 };
 const element = (id) => document.getElementById(id);
 
 function tag(name, text, parent) {
@@ -30,7 +30,7 @@ function tag(name, text, parent) {
 }
 
 function settings(policy) {
-  return Object.entries(policy).filter(([key]) => key !== "policy").map(([key, value]) => `${key} ${value}`).join(", ");
+  return Object.entries(policy).filter(([key, value]) => key !== "policy" && value !== null).map(([key, value]) => `${key} ${value}`).join(", ");
 }
 
 function number(value, factor = 1, unit = "") {
@@ -109,7 +109,7 @@ function layout(panel, data) {
     height: 232, margin: { l: 56, r: 12, t: 30, b: 30 }, showlegend: true,
     font: { family: FONT, size: 12, color: INK }, paper_bgcolor: "white", plot_bgcolor: "white",
     legend: { orientation: "h", x: 0, y: 1.2, font: { size: 11 } }, hovermode: "x unified",
-    xaxis: { type: "date", range: [Math.max(from_s, first_s) * 1000, data.time_s * 1000], gridcolor: "#E4E8EC" },
+    xaxis: { type: "date", tickformat: "%H:%M:%S", range: [Math.max(from_s, first_s) * 1000, data.time_s * 1000], gridcolor: "#E4E8EC" },
     yaxis: { rangemode: "tozero", gridcolor: "#E4E8EC", zerolinecolor: "#E4E8EC", ticksuffix: panel.unit && ` ${panel.unit}`,
       ...(panel.most ? { range: [0, panel.most] } : {}) },
     shapes: swaps.map((each) => ({ type: "line", x0: each.time_s * 1000, x1: each.time_s * 1000, yref: "paper", y0: 0, y1: 1,
@@ -119,14 +119,18 @@ function layout(panel, data) {
   };
 }
 
-function draw(data) {
+function makePanels() {
   for (const panel of PANELS) {
-    if (!panel.figure) {
-      const box = tag("section", "", element("panels"));
-      box.className = "panel";
-      tag("h2", panel.title, box);
-      panel.figure = tag("div", "", box);
-    }
+    const box = tag("section", "", element("panels"));
+    box.className = "panel";
+    tag("h2", panel.title, box);
+    panel.figure = tag("div", "", box);
+  }
+}
+
+function draw(data) {
+  if (!PANELS[0].figure) makePanels();
+  for (const panel of PANELS) {
     Plotly.react(panel.figure, traces(panel, data), layout(panel, data), { responsive: true, displayModeBar: false });
   }
 }

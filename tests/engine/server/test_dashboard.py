@@ -95,6 +95,13 @@ def test_the_load_is_simulated_while_somebody_looks() -> None:
         assert forecasts[0]["output_tokens"] > 0
         assert http.get("/dashboard/data").json()["status"] == ""
         assert len(http.get("/dashboard/data").json()["forecasts"]) == 1, "not at every look"
+        client.ready = ready("orca")
+        for _ in range(300):
+            if len(http.get("/dashboard/data").json()["forecasts"]) == 2:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("another policy is simulated at once")
     dashboard.close()
 
 
