@@ -91,7 +91,7 @@ class Successor(ABC):
             self._put_out(sequence)
         for sequence in staying:
             self._keep(sequence)
-        for sequence in sorted([*leaving, *queued], key=by_arrival):
+        for sequence in (*leaving, *queued):
             sequence.rank = sequence.request_id
             self._enqueue(sequence)
         self.pool.on_release = old.pool.on_release

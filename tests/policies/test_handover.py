@@ -290,6 +290,16 @@ def test_blocks_of_a_shared_prefix_stay_shared(second: str) -> None:
     assert service.policy.pool.used == 0
 
 
+def test_blocks_that_are_shared_are_counted_once() -> None:
+    memory = KVMemory(blocks=14, block_size=4, max_model_len=40)
+    service = Service(fresh("vllm-v1", memory))
+    for number in range(2):
+        service.add(Request(number, 0.0, 33, 4, block_hashes=tuple(range(8))))
+        service.step()
+    assert sum(len(blocks) for blocks in service.residents.values()) > memory.blocks
+    assert service.swap(fresh("sarathi-serve", memory)) == []
+
+
 def test_a_prefix_cache_goes_over_to_the_next() -> None:
     service = sharing("vllm-v1")
     while service.step():
