@@ -32,10 +32,17 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The time that passes in the world; started when it is made."""
+    """The time that passes in the world.
 
-    def __init__(self) -> None:
-        self.start()
+    Parameters
+    ----------
+    start_s
+        Moment of ``time.perf_counter`` from which it counts, 0 for the machine's own count, which all processes share;
+        None for when it is made.
+    """
+
+    def __init__(self, start_s: float | None = None) -> None:
+        self._start_s = time.perf_counter() if start_s is None else start_s
 
     def start(self) -> None:
         """Count from now on."""

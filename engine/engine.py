@@ -19,6 +19,7 @@ from engine.text import TextStream, Tokenizer
 from policies.batch import Batch, Completion
 from policies.catalog import PolicyChoice
 from policies.costs import Costs
+from policies.integrity import kv_problem
 from policies.policy import Policy
 from policies.prefix_cache import PrefixCachePool
 from policies.sequence import Sequence
@@ -41,8 +42,12 @@ class Iteration:
         batch out, and taking its tokens in.
     waiting, running, blocks_used
         Queue length, residents and KV blocks in use, right after the batch was scheduled.
+    sampled
+        The requests that got a token.
     finished
         The requests that ended.
+    predicted_s
+        What the engine's predictor says of the batch, None without one.
     """
 
     batch: Batch
@@ -53,7 +58,9 @@ class Iteration:
     waiting: int
     running: int
     blocks_used: int
+    sampled: tuple[Request, ...]
     finished: tuple[Request, ...]
+    predicted_s: float | None
 
 
 class Engine:
@@ -73,6 +80,8 @@ class Engine:
         By which everything is timed; the time that passes in the world by default.
     costs
         For a policy that asks how long batches take (:func:`engine.costs.known_costs`).
+    predictor
+        Asked about every batch before it runs, for :attr:`Iteration.predicted_s`.
 
     Raises
     ------
@@ -89,6 +98,7 @@ class Engine:
         seed: int = 0,
         clock: Clock | None = None,
         costs: Costs | None = None,
+        predictor: Costs | None = None,
     ) -> None:
         self.runner = runner
         self.choice = choice
@@ -97,14 +107,31 @@ class Engine:
         self.tokenizer = tokenizer
         self.seed = seed
         self.clock: Clock = WallClock() if clock is None else clock
+        self._predictor = predictor
         self._stop_ids = frozenset(token for token in stop_ids(runner.model) if 0 <= token < runner.vocab)
         self._next_id = 0
         self._live: dict[int, Request] = {}
+        self._in_flight: Batch | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether any request waits or is in service."""
         return self.policy.has_work
+
+    @property
+    def predicts(self) -> bool:
+        """Whether iterations come with their predicted time."""
+        return self._predictor is not None
+
+    @property
+    def running(self) -> int:
+        """Requests that hold KV, between two steps."""
+        return len(self.policy.decodes) + len(self.policy.prefilling)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that hold none, between two steps."""
+        return len(self._live) - self.running
 
     # --- requests in ---
 
@@ -128,7 +155,6 @@ class Engine:
             output_tokens=params.max_tokens,
             block_hashes=self._block_hashes(self.policy, prompt_token_ids),
         )
-        self.policy.add(sequence)
         request = Request(
             sequence,
             prompt_token_ids,
@@ -137,6 +163,7 @@ class Engine:
             generator=torch.Generator().manual_seed(self._seed(params, self._next_id)),
             stream=None if self.tokenizer is None else TextStream(self.tokenizer, params.stop),
         )
+        self.policy.add(sequence)
         self._live[self._next_id] = request
         self._next_id += 1
         return request
@@ -219,11 +246,16 @@ class Engine:
             assert not self.has_work, f"policy {self.policy.name} has work and schedules nothing"
             return None
         seen = len(self.policy.waiting), self.policy.residents, self.policy.pool.used
-        stopped, model_s = self._run(batch)
+        predicted_s = None if self._predictor is None else self._predictor.iteration_time(batch)
+        self._in_flight = batch
+        sampled, model_s = self._run(batch)
         end_s = self.clock.now_s()
-        done = self.policy.complete(batch, end_s, stopped=[request.sequence for request in stopped])
+        self._in_flight = None
+        stopped = [request.sequence for request in sampled if request.finish_reason is not None]
+        done = self.policy.complete(batch, end_s, stopped=stopped)
         finished = tuple(self._live.pop(sequence.request_id) for sequence in done.finished)
-        self._check_idle()
+        if not self.has_work:
+            self._rest(end_s)
         waiting, running, used = seen
         return Iteration(
             batch=batch,
@@ -234,11 +266,29 @@ class Engine:
             waiting=waiting,
             running=running,
             blocks_used=used,
+            sampled=tuple(sampled),
             finished=finished,
+            predicted_s=predicted_s,
         )
 
+    def abandon(self) -> list[Request]:
+        """Give up the batch in which :meth:`step` raised: its requests end, and their KV is free.
+
+        Returns
+        -------
+        list
+            Those requests; none where no batch was running, so that it was not the model that failed.
+        """
+        batch, self._in_flight = self._in_flight, None
+        if batch is None:
+            return []
+        lost = [self._live.pop(sequence.request_id) for sequence in self.policy.abandon(batch)]
+        for request in lost:
+            request.finish("cancelled")
+        return lost
+
     def _run(self, batch: Batch) -> tuple[list[Request], float]:
-        """Run a batch and give its requests their tokens; return those that stop, and the seconds of the model."""
+        """Run a batch and give its requests their tokens; return those that got one, and the seconds of the model."""
         chunks = [(self._live[chunk.sequence.request_id], chunk) for chunk in batch.chunks]
         decodes = [self._live[sequence.request_id] for sequence in batch.decode_sequences()]
         slices = [
@@ -265,7 +315,7 @@ class Engine:
             if request.params.logprobs is not None:
                 request.logprobs.append(token_logprobs(raw_sv[row], token, request.params.logprobs))
             request.accept(token)
-        return [request for request in sampled if request.finish_reason is not None], model_s
+        return sampled, model_s
 
     @staticmethod
     def _choose(logits_sv: torch.Tensor, requests: Listing[Request]) -> list[int]:
@@ -278,10 +328,16 @@ class Engine:
         generators = [request.generator for request in requests]
         return choose_tokens(logits_sv, [request.params for request in requests], generators)
 
-    def _check_idle(self) -> None:
-        """Whoever has no work holds no block."""
-        policy = self.policy
-        assert policy.has_work or not (policy.pool.used or self._live), f"{policy.pool.used} blocks leaked"
+    def _rest(self, now_s: float) -> None:
+        """Let the policy see that nothing is left; whoever has no work holds no block."""
+        batch = self.policy.schedule(now_s)
+        assert batch is None, f"policy {self.policy.name} has no work and schedules {batch}"
+        assert not self.policy.pool.used, f"{self.policy.pool.used} blocks leaked"
+        assert not self._live, f"{len(self._live)} requests are left behind"
+
+    def kv_problem(self) -> str | None:
+        """Return what does not add up in the KV cache between two steps, None where all does; O(blocks in use)."""
+        return kv_problem(self.policy, [request.sequence for request in self._live.values()])
 
     # --- a list of prompts ---
 

@@ -70,6 +70,10 @@ class Request:
         """The text so far, without special tokens and stop string; empty where there is no tokenizer."""
         return "" if self._stream is None else self._stream.text
 
+    def take_text(self) -> str:
+        """Return the text since the last call, as far as no stop string to come can take it back."""
+        return "" if self._stream is None else self._stream.take()
+
     @property
     def banned(self) -> list[int]:
         """The tokens that must not come next: those that would end it before ``min_tokens``."""

@@ -32,6 +32,8 @@ class TextStream:
         What is there so far.
     stopped
         Whether a stop string has come; ``text`` ends before it.
+    ended
+        Whether ``text`` stays as it is.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -39,8 +41,10 @@ class TextStream:
         self._stop = stop
         self._token_ids: list[int] = []
         self._read = self._whole = 0
+        self._given = 0
         self.text = ""
         self.stopped = False
+        self.ended = False
 
     def push(self, token_id: int, *, may_stop: bool = True) -> None:
         """Take the next token; ``may_stop`` is False where stop strings do not count yet."""
@@ -56,6 +60,24 @@ class TextStream:
             text = self._decode(self._whole, None)
             self._take(text[len(self._decode(self._whole, self._read)) :], may_stop=False)
             self._read = len(self._token_ids)
+        self.ended = True
+
+    def take(self) -> str:
+        """Return what has come since the last call and stays: what may be the beginning of a stop string waits."""
+        end = len(self.text) if self.ended or self.stopped else self._undoubted()
+        new, self._given = self.text[self._given : end], end
+        return new
+
+    def _undoubted(self) -> int:
+        """Return the length of the text before the first place at which a stop string may have begun."""
+        return min((self._doubtful(stop) for stop in self._stop), default=len(self.text))
+
+    def _doubtful(self, stop: str) -> int:
+        """Return the first place from which on the text is the beginning of ``stop``, its end where there is none."""
+        place = self.text.find(stop[0], max(0, len(self.text) - len(stop) + 1))
+        while place >= 0 and not stop.startswith(self.text[place:]):
+            place = self.text.find(stop[0], place + 1)
+        return len(self.text) if place < 0 else place
 
     def _decode(self, start: int, end: int | None) -> str:
         return self._tokenizer.decode(self._token_ids[start:end], skip_special_tokens=True)

@@ -98,6 +98,17 @@ class BlockPool:
             sequence.blocks.append(free.pop())
         return True
 
+    def free_blocks(self) -> Collection[int]:
+        """Return the ids of the free blocks that have been in use before, or are ready to be."""
+        return self._free
+
+    def holders(self, block: int) -> int:
+        """How many sequences hold a block that is in use."""
+        return 1 + self._shared[block]
+
+    def forget(self, sequence: Sequence) -> None:
+        """Forget what the blocks of a sequence hold: it was never computed."""
+
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""
         self._free += self._unshared(sequence) if self._shared else reversed(sequence.blocks)

@@ -118,17 +118,11 @@ def read_policy(path: str | PathLike[str]) -> PolicyChoice:
         If the file is not a JSON object, names no known policy, holds an unknown key, or what was predicted is not
         sound.
     """
-    return choice_of(read_json(path), where=path)
+    return policy_of(read_json(path), where=path)
 
 
-def choice_of(document: Mapping[str, Any], *, where: str | PathLike[str]) -> PolicyChoice:
-    """Return the policy that the content of a ``policy.json`` says, which comes from ``where``.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_policy`.
-    """
+def policy_of(document: Mapping[str, Any], *, where: str | PathLike[str]) -> PolicyChoice:
+    """Return the policy of the content of a ``policy.json``, which comes from ``where``; see :func:`read_policy`."""
     from policies.prediction import read_prediction
 
     settings = dict(document)

@@ -205,6 +205,28 @@ class Policy(Steady, Successor, ABC):
             self._cancelled[sequence] = None
             self._drop_cancelled()
 
+    def abandon(self, batch: Batch) -> list[Sequence]:
+        """Drop the requests of a batch that was scheduled and will never come out, with their KV; return them."""
+        self.in_flight -= 1
+        lost = [*batch.decode_sequences(), *(chunk.sequence for chunk in batch.chunks)]
+        for sequence in lost:
+            if sequence.group is not None:
+                sequence.group.remove(sequence)
+            self.pool.forget(sequence)
+            sequence.computed = 0
+        for sequence in lost:
+            self._cancelled.pop(sequence, None)
+            self.pool.release(sequence)
+            self.residents -= 1
+        if batch.group is not None:
+            self.decodes.put_back(batch.group)
+        return lost
+
+    @property
+    def holders(self) -> list[Sequence]:
+        """The sequences that hold KV, while no batch is in flight."""
+        return [*self.decodes, *self.prefilling, *self._held]
+
     def _drop_cancelled(self) -> None:
         for sequence in list(self._cancelled):
             if sequence.finished_s == sequence.finished_s:

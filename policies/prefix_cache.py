@@ -126,6 +126,22 @@ class PrefixCachePool(BlockPool):
                 named[key] = block
                 names[block] = key
 
+    def free_blocks(self) -> Collection[int]:
+        """Return the ids of the free blocks that have been in use before."""
+        return self._idle.keys()
+
+    def holders(self, block: int) -> int:
+        """How many sequences hold a block that has been in use."""
+        return self._holders[block]
+
+    def forget(self, sequence: Sequence) -> None:
+        """Forget what the blocks of a sequence hold: it was never computed."""
+        for block in sequence.blocks:
+            name = self._names.pop(block, None)
+            if name is not None:
+                del self._named[name]
+        self._awaited = CachedPrefix(None)
+
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:
         """Take all blocks of a sequence back, its last ones to be given away first.
 

@@ -148,6 +148,11 @@ class Slack(PagedPolicy):
             self._pace.note((now_s - started_s) / expected_s)
         return super().complete(batch, now_s, stopped=stopped)
 
+    def abandon(self, batch: Batch) -> list[Sequence]:
+        """Drop the requests of a batch that was scheduled and will never come out, with their KV; return them."""
+        self._expected.pop(batch, None)
+        return super().abandon(batch)
+
     def _vacate(self, sequence: Sequence) -> None:
         self._forecast.note(sequence)
         super()._vacate(sequence)

@@ -107,6 +107,11 @@ class VLLMV1(Policy):
         else:
             super().cancel(sequence)
 
+    @property
+    def holders(self) -> list[Sequence]:
+        """The sequences that hold KV, while no batch is in flight."""
+        return [*super().holders, *self._leaving]
+
     def _queued(self) -> list[Sequence]:
         return [*super()._queued(), *self._unseen]
 

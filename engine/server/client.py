@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from engine.sampling import SamplingParams
 from engine.server.messages import Idle, Produced, Ready, Step
 
-OnStep = Callable[[Step | Idle], None]
+OnStep = Callable[[Step], None]
+OnIdle = Callable[[Idle], None]
 
 
 class ServerError(Exception):
@@ -62,6 +63,10 @@ class Stream(Protocol):
         """Yield what comes out, as it comes."""
         ...
 
+    async def whole(self) -> Produced:
+        """Return all that comes, at its end; it costs nothing until then. Raises :class:`ServerError` as iterating."""
+        ...
+
     def abort(self) -> None:
         """Nobody waits for the rest."""
         ...
@@ -102,9 +107,21 @@ class EngineClient(Protocol):
         """
         ...
 
-    def watch(self, on_step: OnStep) -> None:
-        """Call ``on_step`` after every iteration from now on, and when requests left without one.
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+        """Call ``on_step`` after every iteration from now on, from the server's event loop.
 
-        From the server's event loop; several may watch.
+        ``on_idle`` is called when there is nothing left to do, with what was aborted since the last iteration.
         """
+        ...
+
+    async def ended(self) -> str | None:
+        """Return, once the engine's process has ended, why it did; None where it was told to."""
+        ...
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Take nothing on any more, finish what is there, and end the engine; drop the rest after ``timeout_s``."""
+        ...
+
+    async def close(self) -> None:
+        """Drop what is there, and end the engine; a :meth:`drain` that waits returns."""
         ...

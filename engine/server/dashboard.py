@@ -19,7 +19,7 @@ from engine.server.client import EngineClient
 from engine.server.forecast import Ended, Engine, ForecastProcess, simulator, workload_of
 from engine.server.history import MINUTES, History
 from policies.blocks import KVMemory
-from policies.catalog import choice_of
+from policies.catalog import policy_of
 from traces.errors import InputError
 
 EVERY_S = 15.0
@@ -141,7 +141,7 @@ class Dashboard:
     async def _forecast(self, process: ForecastProcess, policy: dict[str, Any], requests: list[Ended]) -> None:
         try:
             workload = await asyncio.to_thread(workload_of, requests, self._client.ready.block_size)
-            metrics = await process.ask(choice_of(policy, where="the policy"), workload)
+            metrics = await process.ask(policy_of(policy, where="the policy"), workload)
         except InputError as error:
             self._status = f"The load is not simulated: {error}."
         else:

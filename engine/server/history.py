@@ -86,7 +86,7 @@ class History:
         self.ended: deque[Ended] = deque(maxlen=MOST_REQUESTS)
         self.swaps: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MOST_SWAPS)
         self._note_policy(time.perf_counter())
-        client.watch(self.take)
+        client.watch(self.take, self.take)
 
     def take(self, event: Step | Idle) -> None:
         """Take note of an iteration, or of requests that left without one."""

@@ -6,7 +6,7 @@ Times are seconds of the machine's monotonic clock (``time.perf_counter``), whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from engine.sampling import SamplingParams, TokenLogprobs
 from profiler.deployment import Deployment
@@ -79,9 +79,8 @@ class Ready:
     profile: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Produced:
-    """What an iteration made for one request.
+class Produced(NamedTuple):
+    """What an iteration made for one request; a tuple, since there are many and they go from process to process.
 
     Attributes
     ----------
@@ -208,6 +207,13 @@ class Swapped:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unready:
+    """There is no engine as asked for, and what is wrong with what was asked."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Dead:
     """The engine cannot go on: its KV cache does not add up, or one iteration after the other fails."""
 
@@ -220,4 +226,4 @@ class Stopped:
 
 
 ToEngine = Submit | Abort | Swap | Stop
-FromEngine = Ready | Step | Idle | Refused | Failed | Swapped | Dead | Stopped
+FromEngine = Ready | Unready | Step | Idle | Refused | Failed | Swapped | Dead | Stopped

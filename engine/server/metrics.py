@@ -100,7 +100,7 @@ class Metrics:
         )
         registry.register(_PolicyInfo(client, self._labels))
         ProcessCollector(registry=registry)
-        client.watch(self.take)
+        client.watch(self.take, self.take)
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, list(self._labels), registry=self._registry).labels(**self._labels)

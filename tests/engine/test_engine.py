@@ -158,6 +158,16 @@ def test_a_request_can_be_cancelled_at_any_point(make_engine: Callable[..., Engi
     assert engine.step() is None
 
 
+def test_a_policy_that_chooses_ahead_lets_go_of_everything(
+    make_engine: Callable[..., Engine], greedy: list[int]
+) -> None:
+    engine = make_engine("vllm-v1", settings={"async_scheduling": True})
+    for _ in range(2):
+        assert only(engine, max_tokens=20).output_token_ids == greedy
+        assert engine.policy.pool.used == engine.running == engine.waiting == 0
+        assert engine.kv_problem() is None
+
+
 def test_requests_may_come_while_others_run(make_engine: Callable[..., Engine], greedy: list[int]) -> None:
     engine = make_engine("vllm-v1", settings={"enable_prefix_caching": False})
     requests, finished = [], []

@@ -73,3 +73,19 @@ def test_stop_strings_may_be_told_to_wait() -> None:
         stream.push(token, may_stop=place >= 2)
     assert stream.stopped
     assert stream.text == "abc"
+
+
+@given(st.text("ab€", min_size=1), st.lists(st.text("ab€", min_size=1, max_size=4), max_size=3), st.integers(0, 6))
+def test_what_is_taken_is_never_taken_back(text: str, stop: list[str], least: int) -> None:
+    stream, taken = TextStream(TOKENIZER, stop), ""
+    for place, token in enumerate(TOKENIZER.encode(text)):
+        stream.push(token, may_stop=place >= least)
+        taken += stream.take()
+        assert stream.text.startswith(taken)
+        if stream.stopped:
+            break
+        held = stream.text[len(taken) :]
+        assert (not held) or any(each.startswith(held) for each in stop), "nothing is held back in vain"
+    stream.finish()
+    assert taken + stream.take() == stream.text
+    assert stream.take() == ""

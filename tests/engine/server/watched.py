@@ -7,10 +7,10 @@ from math import nan
 from typing import Any
 
 from engine.sampling import SamplingParams
-from engine.server.client import OnStep, Stream, UnservableError
+from engine.server.client import OnIdle, OnStep, Stream, UnservableError
 from engine.server.messages import Finish, Idle, Load, Produced, Ready, Served, Step
 from policies import choose
-from policies.catalog import choice_of
+from policies.catalog import policy_of
 from profiler.deployment import Deployment
 from traces.errors import InputError
 
@@ -35,25 +35,41 @@ class Watched:
     def __init__(self, said: Ready) -> None:
         self.ready = said
         self.unhealthy: str | None = None
-        self._watching: list[OnStep] = []
+        self._on_step: list[OnStep] = []
+        self._on_idle: list[OnIdle] = []
 
     def submit(self, prompt_token_ids: list[int], params: SamplingParams, *, count: int = 1) -> list[Stream]:
         raise AssertionError("nobody asks here")
 
     async def swap(self, policy: dict[str, Any]) -> dict[str, Any]:
         try:
-            choice = choice_of(policy, where="the policy")
+            choice = policy_of(policy, where="the policy")
         except InputError as error:
             raise UnservableError(str(error)) from error
         self.ready = ready(choice.name, deployment=self.ready.deployment, **choice.as_dict())
         return self.ready.policy
 
-    def watch(self, on_step: OnStep) -> None:
-        self._watching.append(on_step)
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+        self._on_step.append(on_step)
+        if on_idle is not None:
+            self._on_idle.append(on_idle)
+
+    async def ended(self) -> str | None:
+        raise AssertionError("it does not end")
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        raise AssertionError("nobody drains it")
+
+    async def close(self) -> None:
+        """Nothing to end."""
 
     def say(self, event: Step | Idle) -> None:
-        for each in self._watching:
-            each(event)
+        if isinstance(event, Step):
+            for on_step in self._on_step:
+                on_step(event)
+        else:
+            for on_idle in self._on_idle:
+                on_idle(event)
 
 
 def step(

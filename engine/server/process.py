@@ -1,0 +1,81 @@
+"""The engine's process: what runs in it, and how it is started."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+
+from engine.options import quiet
+from engine.server.blueprint import Blueprint
+from engine.server.channel import Channel
+from engine.server.messages import Dead, FromEngine, ToEngine, Unready
+from engine.server.service import BrokenEngineError, Service
+from engine.shortage import first_line
+from traces.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal or a supervisor sends to all processes: the server's alone decides what follows from it."""
+
+
+def spawn_engine(blueprint: Blueprint) -> tuple[BaseProcess, Connection]:
+    """Start an engine's process; return it, and the connection to it.
+
+    It ends when the connection breaks, however the server ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run_engine, args=(theirs, blueprint), name="engine", daemon=True)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        theirs.close()
+    return process, ours
+
+
+def run_engine(connection: Connection, blueprint: Blueprint) -> None:
+    """Build an engine and serve with it; the whole life of its process, which exits with status 0 once told to stop,
+    2 where nothing can be built of ``blueprint``, and 1 where the engine broke. Its libraries are not taken down one by
+    one: that takes seconds, and some complain."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    inbox: SimpleQueue[Sequence[ToEngine]] = SimpleQueue()
+    channel = Channel(connection, inbox.put, lambda: os._exit(1))
+    channel.start()
+    last = _life(blueprint, inbox, channel)
+    if last is not None:
+        channel.send(last)
+    channel.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if last is None else 2 if isinstance(last, Unready) else 1)
+
+
+def _life(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], channel: Channel) -> FromEngine | None:
+    """Serve until told to stop; return what there is to say where it comes to another end."""
+    try:
+        quiet()
+        engine = blueprint.build()
+        gc.collect()
+        gc.freeze()
+        Service(engine, blueprint.choice, inbox, channel.send, profile=blueprint.profile).run()
+    except InputError as error:
+        return Unready(message=str(error))
+    except BrokenEngineError as error:
+        return Dead(message=str(error))
+    except Exception as error:
+        log.exception("the engine broke")
+        return Dead(message=f"the engine broke: {type(error).__name__}: {first_line(error)}")
+    return None
