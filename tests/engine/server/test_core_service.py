@@ -196,10 +196,10 @@ def test_what_is_wrong_with_a_request_is_its_own_affair(
     engine = make()
     hashes = engine._block_hashes
 
-    def failing(prompt: Any) -> Any:
+    def failing(policy: Any, prompt: Any) -> Any:
         if len(prompt) == 3:
             raise SickError("a prompt of three")
-        return hashes(prompt)
+        return hashes(policy, prompt)
 
     monkeypatch.setattr(engine, "_block_hashes", failing)
     sent = serve(engine, submit(1), submit(2, [5, 6, 7]), submit(3, []), submit(4), DRAIN)
