@@ -20,6 +20,7 @@ from policies.batch import Batch, Completion
 from policies.catalog import PolicyChoice
 from policies.costs import Costs
 from policies.integrity import kv_problem
+from policies.policy import Policy
 from policies.prefix_cache import PrefixCachePool
 from policies.sequence import Sequence
 from traces.errors import InputError
@@ -100,6 +101,8 @@ class Engine:
         predictor: Costs | None = None,
     ) -> None:
         self.runner = runner
+        self.choice = choice
+        self.costs = costs
         self.policy = choice.build(runner.memory, costs=costs)
         self.tokenizer = tokenizer
         self.seed = seed
@@ -150,7 +153,7 @@ class Engine:
             arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
             prompt_tokens=len(prompt_token_ids),
             output_tokens=params.max_tokens,
-            block_hashes=self._block_hashes(prompt_token_ids),
+            block_hashes=self._block_hashes(self.policy, prompt_token_ids),
         )
         request = Request(
             sequence,
@@ -188,8 +191,9 @@ class Engine:
             params = replace(params, max_tokens=context - len(prompt))
         return params
 
-    def _block_hashes(self, prompt: Listing[int]) -> list[bytes]:
-        pool = self.policy.pool
+    @staticmethod
+    def _block_hashes(policy: Policy, prompt: Listing[int]) -> list[bytes]:
+        pool = policy.pool
         if isinstance(pool, PrefixCachePool) and pool.enabled:
             return block_hashes(prompt, pool.memory.block_size)
         return []
@@ -199,6 +203,34 @@ class Engine:
         if params.seed is not None:
             return params.seed
         return (self.seed * 0x9E3779B97F4A7C15 + request_id * 0xBF58476D1CE4E5B9) % 2**63
+
+    # --- another policy ---
+
+    def swap_policy(self, choice: PolicyChoice, *, costs: Costs | None = None) -> list[Request]:
+        """Put another policy in charge, between two steps; return the requests that have to compute their KV again.
+
+        All requests go on (:meth:`policies.policy.Policy.succeed`). The runner stays as it was built: batches larger
+        than those it captured run without CUDA graphs, in the memory that ``gpu_memory_utilization`` left over.
+
+        Parameters
+        ----------
+        costs
+            For a policy that asks; those the engine knows by default.
+
+        Raises
+        ------
+        InputError
+            If the policy does not go with the runner's memory, has no cost model and needs one, or can never serve one
+            of the requests; then nothing has changed.
+        """
+        costs = self.costs if costs is None else costs
+        policy = choice.build(self.runner.memory, costs=costs)
+        for request in self._live.values():
+            if not request.sequence.block_hashes:
+                request.sequence.block_hashes = self._block_hashes(policy, request.prompt_token_ids)
+        leaving = policy.succeed(self.policy)
+        self.choice, self.costs, self.policy = choice, costs, policy
+        return [self._live[sequence.request_id] for sequence in leaving]
 
     # --- iterations ---
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from policies.sequence import Sequence
@@ -57,6 +58,7 @@ class BlockPool:
         self.on_release: Callable[[], None] | None = None
         self._free: list[int] = []
         self._touched = 0
+        self._shared: Counter[int] = Counter()
 
     @property
     def free(self) -> int:
@@ -100,16 +102,38 @@ class BlockPool:
         """Return the ids of the free blocks that have been in use before, or are ready to be."""
         return self._free
 
-    def holders(self, block: int) -> int:  # noqa: ARG002
+    def holders(self, block: int) -> int:
         """How many sequences hold a block that is in use."""
-        return 1
+        return 1 + self._shared[block]
 
     def forget(self, sequence: Sequence) -> None:
         """Forget what the blocks of a sequence hold: it was never computed."""
 
     def release(self, sequence: Sequence, *, returning: bool = False) -> None:  # noqa: ARG002
         """Take all blocks of a sequence back; ``returning`` if it was preempted and will need them again."""
-        self._free += reversed(sequence.blocks)
+        self._free += self._unshared(sequence) if self._shared else reversed(sequence.blocks)
         sequence.blocks = []
         if self.on_release is not None:
             self.on_release()
+
+    def _unshared(self, sequence: Sequence) -> list[int]:
+        """Return the blocks of a sequence, last first, that nobody else holds; the others are held by one less."""
+        own = []
+        for block in reversed(sequence.blocks):
+            if block not in self._shared:
+                own.append(block)
+            elif self._shared[block] == 1:
+                del self._shared[block]
+            else:
+                self._shared[block] -= 1
+        return own
+
+    def adopt(self, sequences: Iterable[Sequence], old: BlockPool) -> None:  # noqa: ARG002
+        """Begin with the blocks that ``sequences`` hold, which another pool of the same cache gave them.
+
+        A prefix cache may have given the same block to several: it is free once all have given it back.
+        """
+        held = Counter(block for sequence in sequences for block in sequence.blocks)
+        self._touched = max(held, default=-1) + 1
+        self._free = [block for block in range(self._touched - 1, -1, -1) if block not in held]
+        self._shared = Counter({block: holders - 1 for block, holders in held.items() if holders > 1})

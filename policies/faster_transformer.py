@@ -10,6 +10,7 @@ class FasterTransformer(ReservingPolicy):
     """Decode a batch to its last token before any new request joins (SARATHI, section 2; Orca, section 2)."""
 
     name = "faster-transformer"
+    continues_prompts = False
 
     def _seat_incoming(self) -> None:
         if not self.decodes:

@@ -10,6 +10,7 @@ class Orca(ReservingPolicy):
     """All decodes, and whole prompts beside them as seats and memory allow (Orca, OSDI'22, section 3)."""
 
     name = "orca"
+    continues_prompts = False
 
     def _fill(self, batch: Batch) -> None:
         self._decode_all(batch)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from policies.blocks import KVMemory
 from policies.costs import Costs
 from policies.decode_set import DecodeSet
-from policies.policy import by_rank
-from policies.sequence import Sequence
+from policies.sequence import Sequence, by_rank
 from policies.settings import PagedSettings
 from policies.upfront import UpfrontPolicy
 
@@ -15,7 +14,6 @@ class PagedPolicy(UpfrontPolicy):
     """Takes blocks as they are needed, and preempts the latest arrival when there are none left."""
 
     settings: PagedSettings
-    _spared_blocks = 0
 
     def __init__(
         self, settings: PagedSettings, memory: KVMemory, *, stages: int = 1, costs: Costs | None = None

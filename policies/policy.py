@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import ClassVar
 
 from policies.batch import Batch, Completion
@@ -14,15 +13,14 @@ from policies.blocks import BlockPool, KVMemory
 from policies.costs import Costs
 from policies.decode_set import DecodeSet
 from policies.ready_decodes import ReadyDecodes
-from policies.sequence import Sequence
+from policies.sequence import Sequence, by_arrival, by_rank
 from policies.settings import Settings
 from policies.steady import Steady
+from policies.succession import Successor
 from traces.errors import InputError
 
-by_rank, by_arrival = attrgetter("rank"), attrgetter("request_id")
 
-
-class Policy(Steady, ABC):
+class Policy(Steady, Successor, ABC):
     """Decides what the next batch holds.
 
     The loop is the same in the simulator and in the engine: ``batch = policy.schedule(now)``; execute it;

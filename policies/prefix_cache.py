@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 
 from policies.blocks import BlockPool, KVMemory
 from policies.cached_prefix import CachedPrefix
@@ -162,3 +162,16 @@ class PrefixCachePool(BlockPool):
         sequence.blocks = []
         if self.on_release is not None:
             self.on_release()
+
+    def adopt(self, sequences: Iterable[Sequence], old: BlockPool) -> None:
+        """Begin with the blocks that ``sequences`` hold, which another pool of the same cache gave them.
+
+        What another prefix cache knows of the others that nobody holds, it knows too.
+        """
+        held = Counter(block for sequence in sequences for block in sequence.blocks)
+        idle: list[int] = []
+        if self.enabled and isinstance(old, PrefixCachePool):
+            idle, self._names, self._named = list(old._idle), dict(old._names), dict(old._named)
+        self._holders = [held[block] for block in range(max([*held, *idle], default=-1) + 1)]
+        known = {*held, *idle}
+        self._idle = OrderedDict.fromkeys([block for block in range(len(self._holders)) if block not in known] + idle)

@@ -12,8 +12,6 @@ from policies.upfront import UpfrontPolicy
 class ReservingPolicy(UpfrontPolicy):
     """Reserves ``max_model_len`` tokens for every resident, and so never preempts (SOSP'23, section 3)."""
 
-    _spared_blocks = 0
-
     def _most_blocks(self, total: int) -> int:  # noqa: ARG002
         return self.memory.blocks_for(self.memory.max_model_len)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Listing
 from math import nan
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -104,3 +105,7 @@ class Sequence:
         self.target = self.prompt_tokens + self.generated
         self.computed = 0
         self.blocks = []
+
+
+by_rank, by_arrival = attrgetter("rank"), attrgetter("request_id")
+"""Keys to sort sequences by."""

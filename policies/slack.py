@@ -14,9 +14,8 @@ from policies.costs import Costs
 from policies.kv_forecast import KVForecast
 from policies.pace import Pace
 from policies.paged import PagedPolicy
-from policies.policy import by_rank
 from policies.prospect import Prospect
-from policies.sequence import Sequence
+from policies.sequence import Sequence, by_rank
 from policies.settings import PagedSettings
 from policies.spread import Spread
 
@@ -108,13 +107,20 @@ class Slack(PagedPolicy):
     # --- the order of requests ---
 
     def _enqueue(self, sequence: Sequence) -> None:
-        tokens = -(-max(1, sequence.left) // STEP) * STEP
-        wait_s = max(self.settings.ttft_s, self.settings.patience * self._prompt_s(tokens))
-        sequence.rank = round(PER_S * (sequence.arrival_s + wait_s)) * IDS + sequence.request_id
+        sequence.rank = self._latest_start(sequence, sequence.left)
         if sequence.left:
             insort(self.waiting, sequence, key=by_rank)
         else:
             super()._enqueue(sequence)
+
+    def _rank_of(self, sequence: Sequence) -> int:
+        return self._latest_start(sequence, sequence.target)
+
+    def _latest_start(self, sequence: Sequence, left: int) -> int:
+        """Return the moment until which a sequence can wait that has ``left`` prompt tokens to run, as a rank."""
+        tokens = -(-max(1, left) // STEP) * STEP
+        wait_s = max(self.settings.ttft_s, self.settings.patience * self._prompt_s(tokens))
+        return round(PER_S * (sequence.arrival_s + wait_s)) * IDS + sequence.request_id
 
     def _prompt_s(self, tokens: int) -> float:
         """Return how long a prompt of so many tokens takes if it runs alone and at once."""

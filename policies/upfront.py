@@ -73,10 +73,8 @@ class UpfrontPolicy(Policy):
         self.pool.allocate(sequence, blocks)
         return True
 
-    @property
-    @abstractmethod
-    def _spared_blocks(self) -> int:
-        """Blocks that must stay free when a request is admitted."""
+    def _resident_blocks(self, sequence: Sequence) -> int:
+        return max(self._upfront_blocks(sequence), super()._resident_blocks(sequence))
 
     @abstractmethod
     def _upfront_blocks(self, sequence: Sequence) -> int:

@@ -36,6 +36,7 @@ class VLLM(PagedPolicy):
     """Admit whole prompts whenever they fit; decode only when none does (vLLM v0, SOSP'23, section 4.5)."""
 
     name = "vllm"
+    continues_prompts = False
     settings: VLLMSettings
 
     def __init__(

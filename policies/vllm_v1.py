@@ -10,9 +10,9 @@ from policies.blocks import KVMemory
 from policies.cached_prefix import CachedPrefix
 from policies.costs import Costs
 from policies.decode_set import DecodeSet
-from policies.policy import Policy, by_rank
+from policies.policy import Policy
 from policies.prefix_cache import PrefixCachePool
-from policies.sequence import Sequence
+from policies.sequence import Sequence, by_rank
 from policies.settings import Settings
 
 
@@ -289,6 +289,18 @@ class VLLMV1(Policy):
         sequence.computed, sequence.cached_tokens = computed, cached
         self.pool.register(sequence, 0, computed)
         return True
+
+    def _resign(self) -> tuple[list[Sequence], list[Sequence]]:
+        self._catch_up()
+        return super()._resign()
+
+    def _keep(self, sequence: Sequence) -> None:
+        super()._keep(sequence)
+        self.pool.register(sequence, 0, sequence.computed)
+
+    def _rank_of(self, sequence: Sequence) -> int:  # noqa: ARG002
+        self._admissions += 1
+        return self._admissions
 
     def _needs_whole(self, sequence: Sequence) -> bool:
         """With batches in flight, two preempted requests could else take each other's blocks for ever."""

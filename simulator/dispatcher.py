@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from policies.batch import Completion
 from policies.catalog import PolicyChoice
-from policies.policy import by_arrival
-from policies.sequence import Sequence
+from policies.sequence import Sequence, by_arrival
 from simulator.clock import Clock, Order
 from simulator.cluster import Cluster, Group
 from simulator.failures import Outage

@@ -42,6 +42,11 @@ class Blueprint:
     choice: PolicyChoice
     tokenizer: TokenizerOf = no_tokenizer
 
+    @property
+    def profile(self) -> str | None:
+        """What the cost model is fitted to; None for the coefficients that ship with the package."""
+        return cost_profile(self.settings, self.choice)
+
     def build(self) -> Engine:
         """Build the engine and warm it up; it goes by the machine's clock.
 
@@ -51,7 +56,7 @@ class Blueprint:
             If anything asked for is wrong or does not fit.
         """
         settings, choice = self.settings, self.choice
-        choice.check_costs(known=costs_known(settings.device, cost_profile(settings, choice)))
+        choice.check_costs(known=costs_known(settings.device, self.profile))
         tokenizer = self.tokenizer(settings.model)
         runner = build_runner(settings, choice, longest=None)
         costs = self._costs(runner)
@@ -70,11 +75,10 @@ class Blueprint:
     def _costs(self, runner: Runner) -> CostModel | None:
         """Return the cost model; None where there is none, or none that can be read and nobody asked for it."""
         settings, choice = self.settings, self.choice
-        profile = cost_profile(settings, choice)
-        if not costs_known(settings.device, profile):
+        if not costs_known(settings.device, self.profile):
             return None
         try:
-            return load_cost_model(deployment_of(runner, [choice], settings.model), profile=profile)
+            return load_cost_model(deployment_of(runner, [choice], settings.model), profile=self.profile)
         except InputError as error:
             if settings.profile is not None or choice.needs_costs:
                 raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from engine.sampling import SamplingParams, TokenLogprobs
+from profiler.deployment import Deployment
 
 Finish = Literal["stop", "length", "cancelled"]
 
@@ -63,6 +64,9 @@ class Ready:
         As ``policy.json`` has it.
     predicts
         Whether there is a cost model, so that each iteration comes with its predicted time.
+    deployment, profile
+        What runs where, and the measurements its cost model is fitted to (None: those that ship with the package), for
+        whoever simulates the engine; no deployment without a cost model.
     """
 
     max_model_len: int
@@ -71,6 +75,8 @@ class Ready:
     block_size: int
     policy: dict[str, Any]
     predicts: bool
+    deployment: Deployment | None = None
+    profile: str | None = None
 
 
 class Produced(NamedTuple):
@@ -146,6 +152,8 @@ class Step:
         Of its batch.
     gaps
         (seconds, count): so many tokens came out so long after the token before of the same request.
+    ttfts_s
+        From arrival to first token, of the requests that got theirs.
     cache_queries, cache_hits
         Prompt tokens that were looked for, and found, in the prefix cache.
     """
@@ -160,6 +168,7 @@ class Step:
     decodes: int
     preemptions: int
     gaps: tuple[tuple[float, int], ...]
+    ttfts_s: tuple[float, ...]
     cache_queries: int
     cache_hits: int
 

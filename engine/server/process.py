@@ -70,7 +70,7 @@ def _life(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], channel:
         engine = blueprint.build()
         gc.collect()
         gc.freeze()
-        Service(engine, blueprint.choice, inbox, channel.send).run()
+        Service(engine, blueprint.choice, inbox, channel.send, profile=blueprint.profile).run()
     except InputError as error:
         return Unready(message=str(error))
     except BrokenEngineError as error:

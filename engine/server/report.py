@@ -33,6 +33,7 @@ def step_of(engine: Engine, iteration: Iteration, keys: Mapping[int, int], dropp
         decodes=batch.decodes,
         preemptions=batch.preemptions,
         gaps=tuple(iteration.done.gaps),
+        ttfts_s=tuple(each.first_token_s - each.arrival_s for each in iteration.done.started),
         cache_queries=queries,
         cache_hits=hits,
     )

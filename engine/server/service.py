@@ -29,6 +29,7 @@ from engine.server.report import dropped, load_of, step_of
 from engine.shortage import first_line, is_shortage
 from policies.catalog import PolicyChoice, policy_of
 from policies.integrity import count_problem
+from profiler.cost_model import CostModel
 from traces.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class Service:
         Commands, as they come.
     send
         Takes what goes to the server, and waits for nothing.
+    profile
+        What the engine's cost model is fitted to.
     """
 
     def __init__(
@@ -60,11 +63,14 @@ class Service:
         choice: PolicyChoice,
         inbox: SimpleQueue[Sequence[ToEngine]],
         send: Callable[[FromEngine], None],
+        *,
+        profile: str | None = None,
     ) -> None:
         self._engine = engine
         self._choice = choice
         self._inbox = inbox
         self._send = send
+        self._profile = profile
         self._live: dict[int, Request] = {}
         self._keys: dict[int, int] = {}
         self._dropped: list[Produced] = []
@@ -99,6 +105,8 @@ class Service:
             block_size=memory.block_size,
             policy=self._choice.as_dict(),
             predicts=self._engine.predicts,
+            deployment=self._engine.costs.deployment if isinstance(self._engine.costs, CostModel) else None,
+            profile=self._profile,
         )
 
     # --- commands ---
@@ -158,7 +166,7 @@ class Service:
         problem = None
         try:
             choice = policy_of(command.policy, where="policy")
-            self._engine.swap_policy(choice)  # type: ignore[attr-defined]
+            self._engine.swap_policy(choice)
             self._choice = choice
         except InputError as error:
             problem = str(error)

@@ -92,6 +92,7 @@ def step(*produced: Produced) -> Step:
         decodes=0,
         preemptions=0,
         gaps=(),
+        ttfts_s=(),
         cache_queries=0,
         cache_hits=0,
     )

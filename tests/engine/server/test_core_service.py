@@ -32,8 +32,6 @@ from engine.server.messages import (  # noqa: E402
 )
 from engine.server.service import BrokenEngineError, Service  # noqa: E402
 from policies import choose  # noqa: E402
-from policies.catalog import PolicyChoice  # noqa: E402
-from traces.errors import InputError  # noqa: E402
 
 PROMPT = tuple(range(30, 46))
 DRAIN = Stop(drain=True)
@@ -198,10 +196,10 @@ def test_what_is_wrong_with_a_request_is_its_own_affair(
     engine = make()
     hashes = engine._block_hashes
 
-    def failing(prompt: Any) -> Any:
+    def failing(policy: Any, prompt: Any) -> Any:
         if len(prompt) == 3:
             raise SickError("a prompt of three")
-        return hashes(prompt)
+        return hashes(policy, prompt)
 
     monkeypatch.setattr(engine, "_block_hashes", failing)
     sent = serve(engine, submit(1), submit(2, [5, 6, 7]), submit(3, []), submit(4), DRAIN)
@@ -211,29 +209,21 @@ def test_what_is_wrong_with_a_request_is_its_own_affair(
         assert produced(sent, key)[-1].finish == "length"
 
 
-def test_another_policy_from_the_next_iteration_on(
-    make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, chosen = make(), list[PolicyChoice]()
-
-    def swap_policy(choice: PolicyChoice) -> None:
-        if choice.name == "orca":
-            raise InputError("no orca", expected="another")
-        chosen.append(choice)
-
-    monkeypatch.setattr(engine, "swap_policy", swap_policy, raising=False)
+def test_another_policy_from_the_next_iteration_on(make: Callable[..., Engine]) -> None:
+    engine = make()
     documents: list[dict[str, Any]] = [
         {"policy": "sarathi-serve", "max_num_batched_tokens": 64},
         {"policy": "no such"},
-        {"policy": "orca"},
+        {"policy": "vllm", "max_num_batched_tokens": 1},
     ]
     swaps = [Swap(ticket=number, policy=document) for number, document in enumerate(documents)]
     sent = serve(engine, submit(1), *swaps, DRAIN)
     good, unknown, refused = (each for each in sent if isinstance(each, Swapped))
-    assert chosen == [choose("sarathi-serve", max_num_batched_tokens=64)]
+    assert engine.choice == choose("sarathi-serve", max_num_batched_tokens=64)
     assert (good.error, good.policy["max_num_batched_tokens"]) == (None, 64)
     assert unknown.error is not None
     assert unknown.error.startswith("policy: unknown policy 'no such'")
-    assert refused.error == "no orca; expected another"
-    assert good.policy == unknown.policy == refused.policy == chosen[0].as_dict()
+    assert refused.error is not None
+    assert refused.error.startswith("policy vllm: max_num_batched_tokens is 1; expected at least max_model_len")
+    assert good.policy == unknown.policy == refused.policy == engine.choice.as_dict()
     assert produced(sent, 1)[-1].finish == "length"
