@@ -1,0 +1,99 @@
+"""Experiments on the terminal: which there are, and what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
+from simulator.paper.experiment import Experiment, Finding, Table
+from simulator.paper.result import Result, misses, tally
+from traces.command_line import new_console, new_table
+
+if TYPE_CHECKING:
+    from rich import table as rich_table
+    from rich.console import Console
+    from rich.text import Text
+
+HOW_TO_RUN = (
+    "Run some: python -m simulator paper NAME...    all: python -m simulator paper --all\n"
+    "The page of all is made again by: python -m simulator paper --all --output docs"
+)
+
+
+def print_experiments(experiments: Sequence[Experiment]) -> None:
+    """Print which experiments there are, what each shows, about how long it takes, and how to run them."""
+    console = new_console()
+    for paper in dict.fromkeys(each.paper for each in experiments):
+        table = _grid(paper, ("experiment", "what it shows", "takes about"), texts=2)
+        for each in experiments:
+            if each.paper == paper:
+                table.add_row(_text(each.name, "bold"), _text(each.shows), _text(seconds(each.about_s)))
+        console.print(table)
+    console.print(_text(HOW_TO_RUN))
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print what each experiment found, and at the end what is missed and how much is not."""
+    console = new_console()
+    for result in results:
+        _print_result(console, result)
+    for result, finding in misses(results):
+        published, ours, deviation, *_ = finding_cells(finding)
+        where = f"{result.experiment.name}, {finding.name}"
+        console.print(_text(f"missed: {where}: published {published}, ours {ours} ({deviation})", "bold red"))
+    console.print(_text(tally(results), "bold"))
+
+
+def _print_result(console: Console, result: Result) -> None:
+    experiment, found = result.experiment, result.found
+    console.print(_text(f"{experiment.title} ({experiment.name}) · {experiment.paper}", "bold"))
+    if found.findings:
+        console.print(_findings(found.findings))
+    for finding in found.findings:
+        if finding.reason:
+            console.print(_text(f"• {finding.name}: {finding.reason}"))
+    if found.changes:
+        by_name = {finding.name: finding for finding in found.findings}
+        rows = [change_cells(by_name[change.finding], change) for change in found.changes]
+        console.print(_texts("With one thing changed", CHANGE_HEAD, rows, texts=2))
+    for table in found.tables:
+        console.print(_table(table))
+    for note in (*found.notes, *found.stands_on):
+        console.print(_text(f"• {note}", "dim"))
+    console.print()
+
+
+def _findings(findings: Sequence[Finding]) -> rich_table.Table:
+    """Return findings as a table: bold what a paper is known for, red what is missed."""
+    table = _grid("", FINDING_HEAD, texts=1)
+    for finding in findings:
+        name = _text(finding.name, "bold" if finding.headline else "")
+        *figures, verdict = finding_cells(finding)
+        mark = _text(verdict, "bold red" if finding.missed else "")
+        table.add_row(name, *(_text(text) for text in figures), mark)
+    return table
+
+
+def _table(table: Table) -> rich_table.Table:
+    return _texts(table.title, table.head, table.rows, texts=1)
+
+
+def _texts(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> rich_table.Table:
+    table = _grid(title, head, texts=texts)
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    return table
+
+
+def _grid(title: str, head: Sequence[str], *, texts: int) -> rich_table.Table:
+    table = new_table(title, *head)
+    for column in table.columns[:texts]:
+        column.justify = "left"
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style)
