@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simulator.figure_style import Panel
+
+
+FIGURE = tuple("0123456789+-–≥≤<>~")
+"""How figures begin."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,21 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. The first ``texts`` columns are read as text, the others as figures."""
+    """A table."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[Line, ...], ...]
-    texts: int = 1
+
+    @property
+    def texts(self) -> list[bool]:
+        """Whether each column holds text, and so begins at the left."""
+        plain = [["".join(words.text for words in cell) for cell in row] for row in self.rows]
+        return text_columns(len(self.head), plain)
+
+
+def text_columns(columns: int, rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Return whether each column holds text: the first one does, others where none of their cells is a figure."""
+    return [column == 0 or not any(row[column][:1] in FIGURE for row in rows) for column in range(columns)]
 
 
 @dataclass(frozen=True)

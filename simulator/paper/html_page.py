@@ -44,17 +44,14 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _grid(grid: Grid) -> Iterator[str]:
+    kinds = [' class="text"' if text else "" for text in grid.texts]
     yield '<div class="scroll"><table>\n<thead><tr>'
-    yield "".join(f"<th{_kind(grid, index)}>{escape(name)}</th>" for index, name in enumerate(grid.head))
+    yield from (f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, grid.head, strict=True))
     yield "</tr></thead>\n<tbody>\n"
     for cells in grid.rows:
-        yield "<tr>" + "".join(f"<td{_kind(grid, index)}>{_line(cell)}</td>" for index, cell in enumerate(cells))
-        yield "</tr>\n"
+        texts = (f"<td{kind}>{_line(cell)}</td>" for kind, cell in zip(kinds, cells, strict=True))
+        yield f"<tr>{''.join(texts)}</tr>\n"
     yield "</tbody>\n</table></div>\n"
-
-
-def _kind(grid: Grid, column: int) -> str:
-    return ' class="text"' if column < grid.texts else ""
 
 
 def _line(words: Line) -> str:

@@ -38,7 +38,7 @@ def _block(block: Block, drawn: Collection[str]) -> Iterator[str]:
 
 def _grid(grid: Grid) -> Iterator[str]:
     yield _row(_text(name) for name in grid.head)
-    yield _row(":--" if index < grid.texts else "--:" for index in range(len(grid.head)))
+    yield _row(":--" if text else "--:" for text in grid.texts)
     for cells in grid.rows:
         yield _row(_line(cell) for cell in cells)
 

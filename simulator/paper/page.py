@@ -63,7 +63,7 @@ def _missed(results: Sequence[Result]) -> Iterator[Block]:
     yield _findings(missed, whole_page=True)
     yield from _reasons(missed, whole_page=True)
     changes = [(finding, change) for result, finding in missed for change in result.changes(finding)]
-    yield from _changes("What they come from: the same figures with one thing changed.", changes)
+    yield from _changes("Where that comes from: the same figures with one thing changed.", changes)
 
 
 def _headlines(results: Sequence[Result]) -> Iterator[Block]:
@@ -80,7 +80,6 @@ def _contents(results: Sequence[Result]) -> Iterator[Block]:
             (_link(result), line(result.experiment.shows), line(seconds(result.experiment.about_s)))
             for result in results
         ),
-        texts=2,
     )
 
 
@@ -114,7 +113,7 @@ def _findings(entries: Iterable[Placed], *, whole_page: bool = False) -> Grid:
         )
         for result, finding in entries
     )
-    return Grid((FINDING_HEAD[0], where, *FINDING_HEAD[1:]), rows, texts=2)
+    return Grid((FINDING_HEAD[0], where, *FINDING_HEAD[1:]), rows)
 
 
 def _marked(finding: Finding) -> Iterator[Line]:
@@ -137,7 +136,7 @@ def _reasons(entries: Iterable[Placed], *, whole_page: bool = False) -> Iterator
 def _changes(title: str, changes: Sequence[tuple[Finding, Change]]) -> Iterator[Block]:
     if changes:
         yield Paragraph(line(title))
-        yield Grid(CHANGE_HEAD, tuple(_row(change_cells(*each)) for each in changes), texts=2)
+        yield Grid(CHANGE_HEAD, tuple(_row(change_cells(*each)) for each in changes))
 
 
 def _table(table: Table) -> Iterator[Block]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from simulator.paper import drawing
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from simulator.figure_style import Panel
 
-WIDTH, HEIGHT = 900, 480
-"""Pixels of a figure; its own height counts if it has one."""
-HOW = (
-    "pip install 'charioteer[figures]' and have Chrome or Chromium on the path (or name it by BROWSER_PATH); "
-    "nothing is downloaded"
+START_S, FIGURE_S = 60, 10
+"""Seconds that a browser gets to start, and for each figure."""
+MISSING = (
+    "The figures are in papers.html alone, not in figures/*.svg: {why}. To get these as well: "
+    "pip install 'charioteer[figures]', and a Chrome or Chromium on the path or named by BROWSER_PATH."
 )
 
 
@@ -42,41 +47,39 @@ class Pictures:
 def draw(panels: Sequence[Panel]) -> Pictures:
     """Draw figures as SVG, by one browser that is started for all of them.
 
-    Where kaleido or a browser is absent nothing is drawn, and the result says so.
+    Where kaleido or a browser is absent, or fails, nothing is drawn, and the result says so.
     """
-    try:
-        from kaleido import errors
-    except ImportError:
-        return Pictures(missing=f"No figures/*.svg: kaleido is not installed. To get them: {HOW}.")
-    away = (errors.ChromeNotFoundError, errors.BrowserFailedError, errors.BrowserClosedError, TimeoutError)
-    try:
-        with TemporaryDirectory(prefix="charioteer-figures-") as folder:
-            asyncio.run(_write({Path(folder) / f"{panel.name}.svg": panel.figure for panel in panels}))
-            return Pictures(drawings={panel.name: _drawing(Path(folder), panel.name) for panel in panels})
-    except away as error:
-        why = "no browser was found" if isinstance(error, errors.ChromeNotFoundError) else "the browser failed"
-        return Pictures(missing=f"No figures/*.svg: {why}. To get them: {HOW}.")
+    with TemporaryDirectory(prefix="charioteer-figures-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        for panel in panels:
+            (folder / f"{panel.name}.json").write_text(_plain(panel.figure), encoding="utf-8")
+        if why := _failure(folder, START_S + FIGURE_S * len(panels)):
+            return Pictures(missing=MISSING.format(why=why))
+        return Pictures(drawings={panel.name: _drawing(folder, panel.name) for panel in panels})
 
 
-async def _write(figures: Mapping[Path, Figure]) -> None:
-    """Write each figure to its path; no script is loaded from elsewhere than plotly's own package."""
-    from kaleido import Kaleido
+def _failure(folder: Path, most_s: float) -> str:
+    """Have the figures in a folder drawn; return why that cannot be done, "" where it is."""
+    command = [sys.executable, "-P", drawing.__file__, str(folder)]
+    own = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command, env=own, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=most_s)
+        except subprocess.TimeoutExpired:
+            return f"the browser did not answer within {most_s:g} s"
+        finally:
+            process.terminate()
+    return "" if process.returncode == 0 else said.strip() or "the browser failed"
 
-    orders = [{"fig": _named(figure), "path": path, "opts": _size(figure)} for path, figure in figures.items()]
-    async with Kaleido(n=1, mathjax=False) as browser:
-        await browser.write_fig_from_object(orders, cancel_on_error=True)
 
-
-def _named(figure: Figure) -> dict[str, Any]:
-    """Return a figure whose traces have names of their own, where plotly would draw some by lot."""
-    document: dict[str, Any] = figure.to_dict()
+def _plain(figure: Figure) -> str:
+    """Return a figure as JSON whose traces have names of their own, where plotly would draw some by lot."""
+    document = json.loads(figure.to_json())
     for index, trace in enumerate(document["data"]):
         trace["uid"] = f"trace{index}"
-    return document
-
-
-def _size(figure: Figure) -> dict[str, Any]:
-    return {"format": "svg", "width": WIDTH, "height": figure.layout.height or HEIGHT}
+    return json.dumps(document)
 
 
 def _drawing(folder: Path, name: str) -> str:

@@ -49,7 +49,7 @@ def tally(results: Sequence[Result]) -> str:
         return "No figure is judged."
     known = [finding for finding in judged if finding.headline]
     text = f"{_within(judged)} judged figures lie within their limits"
-    return f"{text}, and {_within(known)} headline figures." if known else f"{text}."
+    return f"{text}; of the headline figures {_within(known)}." if known else f"{text}."
 
 
 def _within(findings: Sequence[Finding]) -> str:

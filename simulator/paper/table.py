@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from simulator.paper.blocks import text_columns
 from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
-from simulator.paper.experiment import Experiment, Finding, Table
+from simulator.paper.experiment import Experiment, Finding
 from simulator.paper.result import Result, misses, tally
 from traces.command_line import new_console, new_table
 
@@ -25,11 +26,12 @@ def print_experiments(experiments: Sequence[Experiment]) -> None:
     """Print which experiments there are, what each shows, about how long it takes, and how to run them."""
     console = new_console()
     for paper in dict.fromkeys(each.paper for each in experiments):
-        table = _grid(paper, ("experiment", "what it shows", "takes about"), texts=2)
-        for each in experiments:
-            if each.paper == paper:
-                table.add_row(_text(each.name, "bold"), _text(each.shows), _text(seconds(each.about_s)))
-        console.print(table)
+        rows = [
+            [_text(each.name, "bold"), _text(each.shows), _text(seconds(each.about_s))]
+            for each in experiments
+            if each.paper == paper
+        ]
+        console.print(_grid(paper, ("experiment", "what it shows", "takes about"), rows))
     console.print(_text(HOW_TO_RUN))
 
 
@@ -56,9 +58,9 @@ def _print_result(console: Console, result: Result) -> None:
     if found.changes:
         by_name = {finding.name: finding for finding in found.findings}
         rows = [change_cells(by_name[change.finding], change) for change in found.changes]
-        console.print(_texts("With one thing changed", CHANGE_HEAD, rows, texts=2))
+        console.print(_grid("With one thing changed", CHANGE_HEAD, _texts(rows)))
     for table in found.tables:
-        console.print(_table(table))
+        console.print(_grid(table.title, table.head, _texts(table.rows)))
     for note in (*found.notes, *found.stands_on):
         console.print(_text(f"• {note}", "dim"))
     console.print()
@@ -66,31 +68,27 @@ def _print_result(console: Console, result: Result) -> None:
 
 def _findings(findings: Sequence[Finding]) -> rich_table.Table:
     """Return findings as a table: bold what a paper is known for, red what is missed."""
-    table = _grid("", FINDING_HEAD, texts=1)
+    rows = []
     for finding in findings:
-        name = _text(finding.name, "bold" if finding.headline else "")
         *figures, verdict = finding_cells(finding)
-        mark = _text(verdict, "bold red" if finding.missed else "")
-        table.add_row(name, *(_text(text) for text in figures), mark)
-    return table
+        name = _text(finding.name, "bold" if finding.headline else "")
+        rows.append([name, *map(_text, figures), _text(verdict, "bold red" if finding.missed else "")])
+    return _grid("", FINDING_HEAD, rows)
 
 
-def _table(table: Table) -> rich_table.Table:
-    return _texts(table.title, table.head, table.rows, texts=1)
-
-
-def _texts(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> rich_table.Table:
-    table = _grid(title, head, texts=texts)
-    for row in rows:
-        table.add_row(*(_text(cell) for cell in row))
-    return table
-
-
-def _grid(title: str, head: Sequence[str], *, texts: int) -> rich_table.Table:
+def _grid(title: str, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> rich_table.Table:
     table = new_table(title, *head)
-    for column in table.columns[:texts]:
-        column.justify = "left"
+    for column, is_text in zip(
+        table.columns, text_columns(len(head), [[str(cell) for cell in row] for row in rows]), strict=True
+    ):
+        column.justify = "left" if is_text else "right"
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _texts(rows: Iterable[Sequence[str]]) -> list[list[Text]]:
+    return [[_text(cell) for cell in row] for row in rows]
 
 
 def _text(text: str, style: str = "") -> Text:
