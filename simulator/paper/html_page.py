@@ -21,7 +21,13 @@ td.text, th.text { text-align: left; white-space: normal; }
 
 def html(title: str, blocks: Iterable[Block]) -> Iterator[str]:
     """Yield a page."""
-    return page(title, (text for block in blocks for text in _block(block)), css=CSS)
+    return page(title, body(blocks), css=CSS)
+
+
+def body(blocks: Iterable[Block]) -> Iterator[str]:
+    """Yield what a page holds."""
+    for block in blocks:
+        yield from _block(block)
 
 
 def _block(block: Block) -> Iterator[str]:
