@@ -9,10 +9,10 @@ from profiler.aggregates import Aggregates, Slice
 from profiler.cost_model import CostModel
 from simulator.figure_style import PALETTE, Panel, style
 from simulator.paper.basis import basis
-from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
+from simulator.paper.experiment import SAME, SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
 from simulator.paper.sarathi.engine import Engine
-from simulator.paper.sarathi.offline import Load, baseline, sarathi, tokens_per_s
+from simulator.paper.sarathi.offline import Load, gain, sarathi
 from simulator.paper.sarathi.published_linears import WHAT, PublishedLinears
 from simulator.trials.plan import Plan
 
@@ -21,6 +21,8 @@ CHUNKS = (64, 128, 192, 256, 320, 384, 512)
 TILE = 64
 LENGTHS = (1024, 2048, 3072)
 LENGTH, SEATS = 1024, 18
+ABOUT = (0.9, 0.95, 1.05, 1.1)
+"""Ratios that are tried about the balanced one, as shares of it."""
 PUBLISHED = {64: 5.0, 128: 2.0, 256: 1.2, 512: 1.1}
 SAID = {64: "about 5x", 128: "more than 2x", 256: "at most 20 %", 512: "at most 10 %"}
 PUBLISHED_GAIN = 1.16
@@ -32,7 +34,7 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     """Predict prefills in chunks of all sizes, and simulate the loads that suit each."""
     yield from ()
     engine = Engine()
-    costs, theirs = engine.costs, PublishedLinears(engine)
+    costs, theirs = engine.costs, PublishedLinears()
     gains = {chunk: best_gain(costs, chunk) for chunk in CHUNKS}
     with_theirs = {chunk: best_gain(theirs, chunk) for chunk in (64, 128, 256, 320)}
     ends = (
@@ -78,12 +80,9 @@ def worst(costs: Costs, chunk: int) -> float:
 
 def best_gain(costs: CostModel, chunk: int) -> float:
     """Return the gain over the baseline at the best of the loads about the chunk's balance of prompt and output."""
-    balance = (chunk - SEATS + 1) / (SEATS - 1)
-    loads = {Load.at(balance * share, length=LENGTH, seats=SEATS) for share in (0.9, 0.96, 0.98, 1.0, 1.02, 1.06)}
-    return max(
-        tokens_per_s(costs, load, sarathi(load, chunk, TILE)) / tokens_per_s(costs, load, baseline(load))
-        for load in loads
-    )
+    balanced = Load.balanced(chunk, length=LENGTH, seats=SEATS)
+    about = [Load.at(balanced.ratio * share, length=LENGTH, seats=SEATS) for share in ABOUT]
+    return max(gain(costs, load, sarathi(load, chunk, TILE)) for load in {balanced, *about})
 
 
 def _name(chunk: int) -> str:
@@ -115,9 +114,9 @@ def _overhead(chunk: int, costs: CostModel, theirs: CostModel) -> Finding:
 
 
 def _end_to_end(name: str, published: float, ours: float) -> Finding:
-    source = {ORDER: f"{SOURCE}: 256 is better", EVEN: f"{SOURCE}: almost the baseline"}
-    limit = {} if name == GAIN else {"limit": None}
-    return Finding(name=name, published=published, ours=ours, unit="x", source=source.get(name, SOURCE), **limit)
+    source = {ORDER: f"{SOURCE}: 256 is better", EVEN: f"{SOURCE}: almost the baseline"}.get(name, SOURCE)
+    limit = SAME if name == GAIN else None
+    return Finding(name=name, published=published, ours=ours, unit="x", source=source, limit=limit)
 
 
 def _table(costs: CostModel, gains: dict[int, float]) -> Table:
@@ -151,8 +150,8 @@ def _panel(costs: CostModel, theirs: CostModel, gains: dict[int, float]) -> Pane
         name="sarathi-chunk-overhead",
         title="Small chunks slow prefills down, and may still pay",
         caption=(
-            "LLaMA-13B on one A6000. Left: small chunks leave the device idle while weights are read (published: about, "
-            "or bounds). Right: with decodes beside them they are worth it from 128 tokens on, and multiples of 128 "
+            "LLaMA-13B on one A6000. Left: small chunks leave the device idle while weights are read (published: "
+            "rough figures and bounds). Right: with decodes beside them they are worth it from 128 tokens on, and multiples of 128 "
             "beat what lies between, since they fill all tiles."
         ),
         figure=figure,

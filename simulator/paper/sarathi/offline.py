@@ -41,6 +41,15 @@ class Load:
         """Return the load with so many prompt tokens an output token, as nearly as whole tokens allow."""
         return Load(length=length, output_tokens=max(1, round(length / (1 + ratio))), seats=seats)
 
+    @staticmethod
+    def balanced(chunk: int, *, length: int, seats: int) -> Load:
+        """Return the load whose prompts have as many chunks as their decodes need iterations (section 5.1.3).
+
+        A chunk leaves room for the ``seats`` - 1 decodes beside it, and the first token of an output comes with the
+        last chunk. Where the chunk divides the length all batches are then full.
+        """
+        return Load(length=length, output_tokens=1 + (seats - 1) * -(-length // chunk), seats=seats)
+
     @property
     def prompt_tokens(self) -> int:
         """Tokens of a prompt."""

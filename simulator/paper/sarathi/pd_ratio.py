@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from simulator.trials.plan import Plan
 SOURCE = "section 5.1.3, figure 9"
 CHUNKS = (128, 256, 512)
 RATIOS = (1.0, 200.0)
-POINTS = 24
-NEAR = np.linspace(0.82, 1.12, 9)
+POINTS = 18
+NEAR = (0.82, 0.88, 0.94, 1.0, 1.06)
 """Ratios about the expected peak, as shares of it, at which there are more points."""
 PEAKS = {(1024, 256): 14.0, (1024, 512): 28.0}
 """Where section 5.1.3 puts the peak, by length and chunk."""
@@ -45,14 +45,11 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     engine = Engine()
     ours = {length: curves(engine.costs, length) for length in LARGEST}
     both = {(length, chunk): curve for length, own in ours.items() for chunk, curve in own.items()}
-    theirs = curves(PublishedLinears(engine), 1024)
     return Findings(
         findings=(*(_place(both, *key) for key in _judged()), *(_gain(both, *key) for key in GAINS)),
         panels=(_panel(both),),
         stands_on=(basis(engine.deployment),),
-        changes=tuple(
-            Change(finding=_gain_name(*key), what=WHAT, ours=max(theirs[key[1]].values())) for key in GAINS
-        ),
+        changes=tuple(_with_their_linears(*key) for key in GAINS),
         tables=(_table(both),),
         notes=(
             "The chunk gives way to the decodes beside it (section 4.4), so prompts need a few more of them than P/C: "
@@ -64,20 +61,35 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
 
 def curves(costs: CostModel, length: int) -> dict[int, Curve]:
     """Return the gain over P:D of each chunk, for the largest batch at this length."""
-    loads = _loads(length, LARGEST[length])
+    seats = LARGEST[length]
+    wide = {Load.at(float(ratio), length=length, seats=seats) for ratio in np.geomspace(*RATIOS, POINTS)}
+    return gains(costs, CHUNKS, sorted(wide.union(*(_near(chunk, length) for chunk in CHUNKS)), key=_ratio))
+
+
+def gains(costs: CostModel, chunks: Sequence[int], loads: Sequence[Load]) -> dict[int, Curve]:
+    """Return the gain over the baseline by P:D, in order of ``loads``, of each chunk."""
     base = {load: tokens_per_s(costs, load, baseline(load)) for load in loads}
     return {
         chunk: {load.ratio: tokens_per_s(costs, load, sarathi(load, chunk)) / base[load] for load in loads}
-        for chunk in CHUNKS
+        for chunk in chunks
     }
 
 
-@cache
-def _loads(length: int, seats: int) -> tuple[Load, ...]:
-    """Return loads of all ratios, more of them where peaks are expected."""
-    ratios = {*np.geomspace(*RATIOS, POINTS), *(expected_peak(chunk, seats) * share for chunk in CHUNKS for share in NEAR)}
-    loads = {Load.at(float(ratio), length=length, seats=seats) for ratio in ratios}
-    return tuple(sorted(loads, key=lambda load: load.ratio))
+def _near(chunk: int, length: int) -> list[Load]:
+    """Return loads about the one where chunks and decodes balance, and that one."""
+    seats = LARGEST[length]
+    about = [Load.at(expected_peak(chunk, seats) * share, length=length, seats=seats) for share in NEAR]
+    return [Load.balanced(chunk, length=length, seats=seats), *about]
+
+
+def _ratio(load: Load) -> float:
+    return load.ratio
+
+
+def _with_their_linears(length: int, chunk: int) -> Change:
+    """Return the gain at the peak with the paper's linear layers."""
+    (curve,) = gains(PublishedLinears(), [chunk], _near(chunk, length)).values()
+    return Change(finding=_gain_name(length, chunk), what=WHAT, ours=max(curve.values()))
 
 
 def peak(curve: Curve) -> float:
@@ -138,7 +150,7 @@ def _panel(curves: Curves) -> Panel:
     figure = make_subplots(rows=1, cols=3, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
     for (length, chunk), curve in curves.items():
         column, colour = list(LARGEST).index(length) + 1, PALETTE[CHUNKS.index(chunk)]
-        shared = {"row": 1, "col": column, "legendgroup": str(chunk), "showlegend": column == 1}
+        shared: dict[str, Any] = {"legendgroup": str(chunk), "showlegend": column == 1, "row": 1, "col": column}
         drawing.curve(figure, list(curve), list(curve.values()), f"chunk {chunk}", colour, **shared)
         line = {"color": colour, "width": 1.2, "dash": "dot"}
         figure.add_vline(x=expected_peak(chunk, LARGEST[length]), line=line, row=1, col=column)

@@ -14,16 +14,16 @@ WHAT = "linear layers at the pace of the five iterations that the paper prints (
 
 
 class PublishedLinears(CostModel):
-    """An engine whose linear layers are as much slower or faster as the paper's were; all else is as it was.
+    """LLaMA-13B on an A6000, its linear layers as much slower or faster as the paper's were; all else is as it was.
 
     The paper prints iterations of 4, 128, 256, 257 and 1,024 tokens of LLaMA-13B on an A6000. What is not attention in
     them, less our head and overhead, over our linear layers, is a factor at these tokens; between them it is
     interpolated over the logarithm of tokens. Attention stays ours.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._base = engine.costs
-        super().__init__(engine.deployment, engine.costs.fitted)
+    def __init__(self) -> None:
+        self._base = Engine().costs
+        super().__init__(self._base.deployment, self._base.fitted)
 
     def _row(self, stage: int, tokens: int) -> tuple[float, float, float]:
         linear_s, communication_s, spread_s = super()._row(stage, tokens)
@@ -36,7 +36,7 @@ class PublishedLinears(CostModel):
         found: dict[float, float] = {}
         for row in published_for("llama-13b", "a6000", 1):
             found.setdefault(float(np.log(row.batch.prefill_tokens + row.batch.decodes)), self._factor(row))
-        return list(sorted(found)), [found[key] for key in sorted(found)]
+        return sorted(found), [found[key] for key in sorted(found)]
 
     def _factor(self, row: Published) -> float:
         parts = self._base.breakdown(row.batch)

@@ -94,9 +94,7 @@ def _decode(row: Row) -> float:
 
 def _end_to_end(row: Row, ours: float) -> Finding:
     headline = row.length == 1024
-    return Finding(
-        name=row.gain_name, published=row.end_to_end, ours=ours, unit="x", source=SOURCE, headline=headline
-    )
+    return Finding(name=row.gain_name, published=row.end_to_end, ours=ours, unit="x", source=SOURCE, headline=headline)
 
 
 def _speedup(row: Row, ours: float) -> Finding:
@@ -146,7 +144,7 @@ def _changes(row: Row) -> tuple[Change, ...]:
     )
     if row.engine == LARGE:
         return (launches,)
-    theirs = PublishedLinears(row.engine)
+    theirs = PublishedLinears()
     speedup = decode_speedup(theirs, chunk=CHUNK, batch=row.batch, context=row.length)
     return (
         launches,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
-from simulator.figure_style import PALETTE, Panel, style
+from simulator.figure_style import GREY, PALETTE, Panel, style
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
@@ -23,7 +23,7 @@ PUBLISHED_PEAK = 180.0
 """Tokens a millisecond, from 512 tokens on; of one layer (table 2: 1,024 tokens in 234.8 ms, in 40 layers)."""
 SHARES = {256: 0.875, 512: 1.0}
 """Of the peak's throughput, by tokens of a prefill (section 4.2)."""
-BATCHES = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18)
+BATCHES = tuple(range(1, 19))
 LENGTHS = (32, 64, 128, 256, 384, 512, 768, 1024, 2048)
 
 
@@ -31,7 +31,7 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     """Predict prefills and decodes of several batches."""
     yield from ()
     engine = Engine()
-    costs, theirs = engine.costs, PublishedLinears(engine)
+    costs, theirs = engine.costs, PublishedLinears()
     return Findings(
         findings=(*(_ratio(batch, costs, theirs) for batch in PUBLISHED_RATIOS), *_saturation(engine)),
         panels=(_panel(costs),),
@@ -109,35 +109,34 @@ def _table(costs: CostModel) -> Table:
 
 
 def _panel(costs: CostModel) -> Panel:
-    from plotly.graph_objects import Figure
+    from plotly.subplots import make_subplots
 
-    figure = Figure()
-    decode = [1e3 * alone_s(costs, batch, LENGTH) for batch in BATCHES]
-    prefill = [1e3 * _prefill_s(costs, batch) for batch in BATCHES]
-    drawing.curve(figure, BATCHES, decode, "decode", PALETTE[1])
-    drawing.curve(figure, BATCHES, prefill, "prefill", PALETTE[0])
-    for batch, ratio in PUBLISHED_RATIOS.items():
-        at = BATCHES.index(batch)
-        text = f"<b>{decode[at] / prefill[0]:.3g}x</b> a prefill token<br>(published {ratio:g}x)"
-        place = {"xanchor": "right" if batch == BATCHES[-1] else "left", "xshift": 8 if batch < BATCHES[-1] else 0}
-        y = {"yref": "y", "yshift": 22} | place
-        figure.add_annotation(x=batch, y=log10(decode[at]), text=text, showarrow=False, align="left", **y)
-    style(figure, height=drawing.HEIGHT)
-    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
-    figure.update_yaxes(
-        type="log",
-        title="cost of a token (ms, log)",
-        tickvals=ticks,
-        ticktext=[f"{tick:g}" for tick in ticks],
-        range=[log10(0.15), log10(90)],
-    )
-    figure.update_xaxes(title="requests in the batch", tickvals=list(BATCHES), range=[0, 19])
+    titles = ["<b>A token of decode, in tokens of prefill</b>", "<b>Prefill</b>"]
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12, subplot_titles=titles)
+    ratios = [decode_over_prefill(costs, batch) for batch in BATCHES]
+    drawing.curve(figure, BATCHES, ratios, "ours", PALETTE[0], row=1, col=1)
+    texts = [f"{ratio:g}x" for ratio in PUBLISHED_RATIOS.values()]
+    drawing.published(figure, list(PUBLISHED_RATIOS), list(PUBLISHED_RATIOS.values()), texts=texts, row=1, col=1)
+    figure.data[-1].textposition = ["middle right", "middle right", "top center"]
+    tokens = list(range(16, LENGTHS[-1] + 1, 16))
+    throughput = [_throughput(costs, each) for each in tokens]
+    drawing.curve(figure, tokens, throughput, "ours", PALETTE[0], row=1, col=2, showlegend=False)
+    line = {"color": GREY, "width": 1.2, "dash": "dot"}
+    figure.add_vline(x=512, line=line, annotation_text=" 512 tokens", annotation_position="bottom right", row=1, col=2)
+    style(figure, height=drawing.HEIGHT, top=80)
+    ticks = [10, 20, 50, 100, 200]
+    figure.update_yaxes(type="log", tickvals=ticks, range=[log10(9), log10(260)], row=1, col=1)
+    figure.update_yaxes(title="cost over that of a prefill token (x, log)", row=1, col=1)
+    figure.update_yaxes(title="throughput (tokens/ms)", rangemode="tozero", row=1, col=2)
+    figure.update_xaxes(title="decodes in the batch", tickvals=[1, 2, 4, 6, 8, 10, 12, 14, 16, 18], row=1, col=1)
+    figure.update_xaxes(title="tokens of the prefill", tickvals=[256, 512, 1024, 1536, 2048], row=1, col=2)
     return Panel(
         name="sarathi-token-cost",
-        title="A token of decode costs as much as a page of prompt",
+        title="A token of decode costs as much as a paragraph of prompt",
         caption=(
-            "LLaMA-13B on one A6000, 1,024 tokens a request. A prefill token costs the same in any batch, since one "
-            "prompt keeps the device busy; the weights that are read for a batch of decodes are shared by few tokens."
+            "LLaMA-13B on one A6000, 1,024 tokens a request. Left: the weights that are read for a batch of decodes "
+            "are shared by few tokens. Right: one prompt of 512 tokens already keeps the device busy; the teeth are "
+            "its tiles of 128."
         ),
         figure=figure,
     )
