@@ -151,8 +151,8 @@ def _panel(costs: CostModel, theirs: CostModel, gains: dict[int, float]) -> Pane
         title="Small chunks slow prefills down, and may still pay",
         caption=(
             "LLaMA-13B on one A6000. Left: small chunks leave the device idle while weights are read (published: "
-            "rough figures and bounds). Right: with decodes beside them they are worth it from 128 tokens on, and multiples of 128 "
-            "beat what lies between, since they fill all tiles."
+            "rough figures and bounds). Right: with decodes beside them they are worth it, and multiples of 128 beat "
+            "what lies between, since they fill all tiles."
         ),
         figure=figure,
     )

@@ -21,6 +21,22 @@ def curve(figure: Figure, x: Values, y: Values, name: str, colour: str, *, dash:
     figure.add_scatter(x=list(x), y=list(y), name=shown(name), mode="lines", line=line, **where)
 
 
+def gains(figure: Figure, x: Sequence[Any], y: Values, colour: Any, **where: Any) -> None:
+    """Draw bars from 1x, no gain, to each value, which is written beneath."""
+    figure.add_bar(x=list(x), y=[value - 1 for value in y], base=1, marker={"color": colour}, **where)
+    place = {key: value for key, value in where.items() if key in ("row", "col")}
+    figure.add_scatter(
+        x=list(x),
+        y=[1.0] * len(y),
+        text=[f"{value:.2f}x" for value in y],
+        mode="text",
+        textposition="bottom center",
+        textfont={"size": 12, "color": INK},
+        showlegend=False,
+        **place,
+    )
+
+
 def published(figure: Figure, x: Sequence[Any], y: Values, *, texts: Sequence[str] = (), **where: Any) -> None:
     """Draw what the paper prints as open markers, with ``texts`` at their right; once a figure in the legend."""
     known = any(trace.name == PUBLISHED for trace in figure.data)

@@ -138,11 +138,8 @@ def _panel(ours: Curves) -> Panel:
     for (length, curve), colour in zip(ours.items(), PALETTE, strict=False):
         drawing.curve(figure, list(curve), list(curve.values()), f"{length // 1024}K tokens", colour)
         figure.data[-1].mode = "lines+markers"
-        end = max(curve)
-        text = f"{length // 1024}K: {curve[end]:.1f}x"
-        figure.add_annotation(x=end, y=curve[end], text=text, showarrow=False, yshift=14, font={"color": colour})
-    for value, name in ((HIGHEST, "published highest: 10x"), (LOWEST, "published lowest: 2.8x")):
-        drawing.level(figure, value, name)
+    drawing.level(figure, HIGHEST, f"published highest: {HIGHEST:g}x")
+    drawing.level(figure, LOWEST, f"published lowest: {LOWEST:g}x", "bottom right")
     style(figure, height=drawing.HEIGHT)
     figure.update_xaxes(title="batch size (requests)", tickvals=list(ours[1024]), range=[1.5, 19])
     figure.update_yaxes(title="decode speedup (x)", range=[0, 11.5])
