@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 HEIGHT = 480
 PUBLISHED = "published"
+LABELLED = 1.02
+"""Bars from here on are tall enough for a label."""
 Values = Sequence[float]
 
 
@@ -22,18 +24,18 @@ def curve(figure: Figure, x: Values, y: Values, name: str, colour: str, *, dash:
 
 
 def gains(figure: Figure, x: Sequence[Any], y: Values, colour: Any, **where: Any) -> None:
-    """Draw bars from 1x, no gain, to each value, which is written beneath."""
-    figure.add_bar(x=list(x), y=[value - 1 for value in y], base=1, marker={"color": colour}, **where)
-    place = {key: value for key, value in where.items() if key in ("row", "col")}
-    figure.add_scatter(
+    """Draw bars from 1x, no gain, to each value, which is written at their feet."""
+    figure.add_bar(
         x=list(x),
-        y=[1.0] * len(y),
-        text=[f"{value:.2f}x" for value in y],
-        mode="text",
-        textposition="bottom center",
-        textfont={"size": 12, "color": INK},
-        showlegend=False,
-        **place,
+        y=[value - 1 for value in y],
+        base=1,
+        text=[f"{value:.2f}x" if value >= LABELLED else "" for value in y],
+        textposition="inside",
+        insidetextanchor="start",
+        textangle=0,
+        textfont={"size": 13, "color": "white"},
+        marker={"color": colour},
+        **where,
     )
 
 

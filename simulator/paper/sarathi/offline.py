@@ -14,8 +14,8 @@ from simulator.simulation import Scenario, simulate_in_memory
 from traces.workload import Workload
 
 ROUNDS = 2
-"""How many times all seats are filled while the throughput of a policy is taken. Requests that are all alike come and
-go in the same order from the second time on: more rounds give the same figure."""
+"""How many times all seats are filled while the throughput of a policy is taken. With the paper's policies
+requests that are all alike come and go in the same order each time: more rounds give the same figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +94,13 @@ def orca_worst(load: Load) -> PolicyChoice:
     return choose("orca", max_num_seqs=load.seats)
 
 
-def tokens_per_s(costs: CostModel, load: Load, choice: PolicyChoice) -> float:
+def tokens_per_s(costs: CostModel, load: Load, choice: PolicyChoice, rounds: int = ROUNDS) -> float:
     """Return prompt and output tokens a second while all seats are taken.
 
     Time is taken from the end of the first ``seats`` requests to the end of the last ``seats`` before no request
     waits any more: what it takes to fill and to empty the seats does not count, as it would not in a longer run.
     """
-    requests = load.seats * (ROUNDS + 2)
+    requests = load.seats * (rounds + 2)
     memory = KVMemory(blocks=load.seats * -(-load.length // 16), max_model_len=load.length)
     cluster = Cluster.single(costs.deployment, costs, memory)
     run = simulate_in_memory(Scenario(workload=load.workload(requests), cluster=cluster), choice)
@@ -109,6 +109,6 @@ def tokens_per_s(costs: CostModel, load: Load, choice: PolicyChoice) -> float:
     return load.length * (last - first) / float(ends_s[last] - ends_s[first])
 
 
-def gain(costs: CostModel, load: Load, choice: PolicyChoice) -> float:
-    """Return a policy's throughput over that of the baseline."""
-    return tokens_per_s(costs, load, choice) / tokens_per_s(costs, load, baseline(load))
+def gain(costs: CostModel, load: Load, choice: PolicyChoice, rounds: int = ROUNDS) -> float:
+    """Return a policy's throughput, while seats are filled ``rounds`` times, over that of the baseline."""
+    return tokens_per_s(costs, load, choice, rounds) / tokens_per_s(costs, load, baseline(load))

@@ -133,7 +133,7 @@ def _bounds_panel(ours: Gains) -> Panel:
     drawing.even_line(figure)
     style(figure, height=drawing.HEIGHT)
     figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels)
-    figure.update_yaxes(title="throughput over the baseline (x)", range=[0.96, 1.32])
+    figure.update_yaxes(title="throughput over the baseline (x)", range=[0.98, 1.32])
     return Panel(
         name="sarathi-orca-bounds",
         title="Prompts in chunks against whole prompts beside decodes",
