@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from simulator.paper.experiment import Change, Finding
 from simulator.scoreboard import three_digits
@@ -61,11 +60,6 @@ def share(deviation: float) -> str:
 def seconds(about_s: int) -> str:
     """Return about how long something takes, as people say it."""
     return f"{about_s} s" if about_s < 90 else f"{round(about_s / 60)} min"
-
-
-def listed(texts: Sequence[str]) -> str:
-    """Return texts as an enumeration."""
-    return ", ".join(texts)
 
 
 def _with_unit(number: str, unit: str) -> str:

@@ -10,7 +10,7 @@ from itertools import groupby
 from simulator.paper.blocks import Block, Bullets, Code, Grid, Heading, Line, Paragraph, Picture, Words, line
 from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
 from simulator.paper.experiment import Change, Finding, Table
-from simulator.paper.result import Placed, Result, headlines, misses, placed, tally
+from simulator.paper.result import Placed, Result, headlines, misses, placed, reasons, tally
 
 TITLE = "The papers, reproduced"
 READING = (
@@ -124,11 +124,9 @@ def _marked(finding: Finding) -> Iterator[Line]:
 
 def _reasons(entries: Iterable[Placed], *, whole_page: bool = False) -> Iterator[Block]:
     items = []
-    for result, finding in entries:
-        if finding.reason or finding.missed:
-            of = line(" in ", *_link(result)) if whole_page else ()
-            why = finding.reason or "no reason has been found."
-            items.append(line(Words(finding.name, strong=True), *of, f": {why}"))
+    for (experiment, why), names in reasons(entries).items():
+        of = line(" in ", _anchored(experiment)) if whole_page else ()
+        items.append(line(Words(", ".join(names), strong=True), *of, f": {why}"))
     if items:
         yield Bullets(tuple(items))
 
@@ -155,7 +153,11 @@ def _row(texts: Iterable[str]) -> tuple[Line, ...]:
 
 
 def _link(result: Result) -> Line:
-    return line(Words(result.experiment.name, link=result.experiment.name))
+    return line(_anchored(result.experiment.name))
+
+
+def _anchored(experiment: str) -> Words:
+    return Words(experiment, link=experiment)
 
 
 def _anchor(text: str) -> str:

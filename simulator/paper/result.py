@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from simulator.paper.experiment import Change, Experiment, Finding, Findings
@@ -40,6 +40,19 @@ def misses(results: Sequence[Result]) -> list[Placed]:
 def headlines(results: Sequence[Result]) -> list[Placed]:
     """Return the findings that the papers are known for."""
     return [each for each in placed(results) if each[1].headline]
+
+
+def reasons(entries: Iterable[Placed]) -> dict[tuple[str, str], list[str]]:
+    """Return why findings deviate: the names of those that share a reason, by their experiment and that reason.
+
+    What is missed without a reason says so; what is not missed and has none is left out.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for result, finding in entries:
+        if finding.reason or finding.missed:
+            why = finding.reason or "no reason has been found."
+            found.setdefault((result.experiment.name, why), []).append(finding.name)
+    return found
 
 
 def tally(results: Sequence[Result]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from simulator.paper.blocks import text_columns
 from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
 from simulator.paper.experiment import Experiment, Finding
-from simulator.paper.result import Result, misses, tally
+from simulator.paper.result import Result, misses, placed, reasons, tally
 from traces.command_line import new_console, new_table
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def print_results(results: Sequence[Result]) -> None:
         _print_result(console, result)
     for result, finding in misses(results):
         published, ours, deviation, *_ = finding_cells(finding)
-        where = f"{result.experiment.name}, {finding.name}"
-        console.print(_text(f"missed: {where}: published {published}, ours {ours} ({deviation})", "bold red"))
+        what = f"missed{' (headline)' * finding.headline}: {result.experiment.name}, {finding.name}"
+        console.print(_text(f"{what}: published {published}, ours {ours} ({deviation})", "bold red"))
     console.print(_text(tally(results), "bold"))
 
 
@@ -52,9 +52,8 @@ def _print_result(console: Console, result: Result) -> None:
     console.print(_text(f"{experiment.title} ({experiment.name}) · {experiment.paper}", "bold"))
     if found.findings:
         console.print(_findings(found.findings))
-    for finding in found.findings:
-        if finding.reason:
-            console.print(_text(f"• {finding.name}: {finding.reason}"))
+    for (_, why), names in reasons(placed([result])).items():
+        console.print(_text(f"• {', '.join(names)}: {why}"))
     if found.changes:
         by_name = {finding.name: finding for finding in found.findings}
         rows = [change_cells(by_name[change.finding], change) for change in found.changes]

@@ -80,6 +80,13 @@ def test_the_page_begins_with_what_is_missed_and_why() -> None:
     assert "| device | gain |\n| :-- | --: |\n| H100 | 1.2x |\n" in text
 
 
+def test_findings_that_share_a_reason_are_told_once() -> None:
+    low, high = finding("low", 1.0, reason="graphs."), finding("high", 3.0, reason="graphs.")
+    text = text_of((result("one", SARATHI, low, high), result("two", SARATHI, finding("other", 1.0, reason="graphs."))))
+    assert text.count("- **low, high** in [one](#one): graphs.\n- **other** in [two](#two): graphs.\n") == 1
+    assert text.count("- **low, high**: graphs.\n") == 1
+
+
 def test_a_page_without_misses_says_so_in_figures() -> None:
     text = text_of((result("second", SARATHI_SERVE, finding("e", 2.0)),))
     assert "**1 of 1 judged figures lie within their limits.**" in text
