@@ -61,9 +61,8 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
             "same, so this is a difference of launches, not of the kernels of 2023.",
             "The tables that ship for the A100 and the H100 hold no chunk after a past: what later chunks of a prompt "
             "take there is physics, fitted to whole prompts. The H200 stands on the H100's coefficients.",
-            f"Slack is told to keep the time between tokens at {1e3 * TBT_S:.0f} ms, and fills it with prompts. It begins "
-            f"with as many whole prompts as there are seats and staggers them only over time, so policies are compared "
-            f"while the seats are filled {LONG} times.",
+            f"Slack is told to keep the time between tokens at {1e3 * TBT_S:.0f} ms, and fills it with prompts. What "
+            f"it runs changes for a while, so policies are compared while the seats are filled {LONG} times.",
         ),
     )
 
