@@ -93,10 +93,11 @@ def test_the_peaks_lie_where_the_paper_has_them() -> None:
 def test_today_runs_and_the_gain_is_still_there() -> None:
     findings = carry_out(today.EXPERIMENT.plan(Path("unused")))
     check(today.EXPERIMENT, findings)
-    gains, largest, policies, _ = findings.tables
+    gains, prompts, largest, policies, _ = findings.tables
     assert [row[0] for row in gains.rows] == ["NVIDIA RTX A6000 48 GB", "NVIDIA H200 SXM 141 GB"]
     assert all(float(cell) > 1 for row in gains.rows for cell in row[1:3])
     assert float(largest.rows[0][-1]) < float(gains.rows[1][4].split()[0]), "larger batches leave less to gain"
+    assert [len(row) for row in prompts.rows] == [4, 4]
     assert policies.head[3:] == ("Orca, best case", "SARATHI", "vLLM v1", "Slack")
 
 
