@@ -174,6 +174,6 @@ EXPERIMENT = Experiment(
     title="Between the bounds of Orca",
     paper=SARATHI,
     shows="SARATHI gains 1.23 to 1.27x over the baseline, Orca 1.11x in its best case at 1K and nothing beyond.",
-    about_s=5,
+    about_s=4,
     plan=plan,
 )

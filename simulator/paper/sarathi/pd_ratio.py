@@ -177,6 +177,6 @@ EXPERIMENT = Experiment(
     title="The gain over P:D",
     paper=SARATHI,
     shows="The gain peaks at P:D = C/(B-1): 1.27x at 14 with chunk 256, 1.23x at 28 with chunk 512.",
-    about_s=12,
+    about_s=5,
     plan=plan,
 )

@@ -75,7 +75,7 @@ def _tokens(rows: list[Published], ours: dict[str, float]) -> tuple[Finding, Fin
             unit="ms",
             source=SOURCE,
             reason=(
-                f"A difference of two iterations that are 200 times as long. In the published ones the linear layers "
+                "A difference of two iterations that are 200 times as long. In the published ones the linear layers "
                 f"of the second took {fell_ms:.1f} ms less, over the same 1,024 tokens, which is noise; by their "
                 f"attention alone the three decodes cost {attention_ms:.2f} ms each."
             ),
@@ -105,15 +105,13 @@ def _panel(costs: CostModel, rows: list[Published]) -> Panel:
 
     figure = Figure()
     names = ["prefill of<br>1,024 tokens", "4 decodes", "prefill of 1,021<br>and 3 decodes"]
-    places = [names, ["published", "ours"]]
-    labels = [[name for name in names for _ in (0, 1)], places[1] * len(names)]
+    labels = [[name for name in names for _ in (0, 1)], ["published", "ours"] * len(names)]
     parts = [pair for row in rows for pair in (_theirs(row), _parts(costs, row))]
     for index, (name, colour) in enumerate((("attention", PALETTE[1]), ("linear layers and all else", PALETTE[0]))):
         _bars(figure, labels, [each[index] for each in parts], name, colour)
     for place, each in enumerate(parts):
-        label = [labels[0][place], labels[1][place]]
         figure.add_scatter(
-            x=[[label[0]], [label[1]]],
+            x=[[labels[0][place]], [labels[1][place]]],
             y=[sum(each)],
             text=[f"{sum(each):.1f}"],
             mode="text",
