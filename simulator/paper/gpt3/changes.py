@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,7 +37,7 @@ BOTH = "totals of 1K, 2K, 3K or 4K, and the slower prefill attention"
 class WholeThousands:
     """Totals are whole multiples of 1,024 tokens, by the same law over their four ranks and split as before."""
 
-    of: ZipfLengths = ZipfLengths()
+    of: ZipfLengths = field(default_factory=ZipfLengths)
 
     def draw(self, count: int, rng: np.random.Generator, /) -> Lengths:
         """Return prompt and output tokens, int64 [count] each."""
@@ -62,15 +62,15 @@ def ratios(runs: dict[str, RunRecord]) -> dict[str, float]:
 def changed(requests: int = REQUESTS) -> dict[str, Setup]:
     """Return the set-ups with one thing changed, by what that is."""
     base = Setup(requests=requests)
-    attention = {"prefill_factor": yi_prefill_factor()}
+    attention = yi_prefill_factor()
     output = -(-2048 // 11)
     return {
         FEWER: base,
         READY: replace(base, fixed=False),
         EQUAL: replace(base, lengths=FixedLengths(prompt_tokens=2048 - output, output_tokens=output)),
         THOUSANDS: replace(base, lengths=WholeThousands()),
-        ATTENTION: replace(base, **attention),
-        BOTH: replace(base, lengths=WholeThousands(), **attention),
+        ATTENTION: replace(base, prefill_factor=attention),
+        BOTH: replace(base, lengths=WholeThousands(), prefill_factor=attention),
         FLOOR: replace(base, least_layer_s=yi_least_layer_s()),
         WHOLE_CHUNK: replace(base, chunk_tokens=base.chunk_tokens + base.batch_limit(STAGES) - 1),
         ONE_ADAPTER: replace(base, adapter_share=1 / 8),

@@ -12,7 +12,6 @@ from simulator.figure_style import (
     INK,
     KIND_COLOURS,
     KIND_NAMES,
-    PALETTE,
     Panel,
     compact,
     log_axis,
@@ -52,6 +51,7 @@ def bubble_panel(runs: Runs) -> Panel:
             font={"color": lines[way].colour},
             showarrow=True,
             arrowcolor=lines[way].colour,
+            bgcolor="white",
         )
     figure.add_hline(y=50, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="bubble time of a request (log scale)")
@@ -84,31 +84,23 @@ def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
     figure.add_scatter(
         x=[base_s * ratio for ratio in published.values()],
         y=[most] * len(published),
-        name="published, times SARATHI's",
-        mode="markers",
-        marker={
-            "symbol": "circle-open",
-            "size": 11,
-            "line": {"width": 2},
-            "color": [lines[way].colour for way in published],
-        },
-        showlegend=False,
-    )
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        name="published (its ratio to SARATHI)",
-        mode="markers",
+        name="published",
+        mode="markers+text",
+        text=[f"{ratio:g}x<br>{way}" for way, ratio in published.items()],
+        textposition="top center",
+        textfont={"color": INK, "size": 12},
         marker={"symbol": "circle-open", "size": 11, "line": {"width": 2}, "color": INK},
     )
-    figure.update_xaxes(title="time (s)", rangemode="tozero")
-    figure.update_yaxes(title="requests done", rangemode="tozero")
+    last_s = max(completion_s(run) for run in runs.values())
+    figure.update_xaxes(title="time (s)", range=[0, 1.03 * last_s])
+    figure.update_yaxes(title="requests done", range=[0, 1.16 * most])
     style(figure, height=HEIGHT)
     return Panel(
         name="gpt3-completion",
         title="Requests done over time",
         caption="Same 64 GPUs, same requests, all there at the start: the pipeline is the slowest way under Orca and "
-        "the fastest under SARATHI. An open circle is where its curve would end by the published ratio.",
+        "the fastest under SARATHI. Open circles: where curves would end that take the published multiple of "
+        "SARATHI's time.",
         figure=figure,
     )
 
@@ -132,8 +124,8 @@ def timeline_panel(runs: Runs) -> Panel:
     return Panel(
         name="gpt3-timeline",
         title="The pipeline for a second",
-        caption="Each block is a batch on a stage, white is a bubble. Under Orca one whole prompt holds up, stage after "
-        "stage, the short decode batches behind it; under SARATHI all batches take about the same time.",
+        caption="Each block is a batch on a stage, white is a bubble. Under Orca one whole prompt holds up, stage "
+        "after stage, the short decode batches behind it; under SARATHI all batches take about the same time.",
         figure=figure,
     )
 
@@ -158,5 +150,3 @@ def _add_stretch(figure: Figure, run: RunRecord, row: int) -> None:
                 row=row,
                 col=1,
             )
-
-

@@ -27,7 +27,7 @@ from simulator.paper.gpt3.changes import (
     ratios,
 )
 from simulator.paper.gpt3.figures import bubble_panel, completion_panel, timeline_panel
-from simulator.paper.gpt3.setup import ORCA, SARATHI, STAGES, TP, Setup, bubble_s, busy_share, completion_s
+from simulator.paper.gpt3.setup import ORCA, STAGES, TP, Setup, bubble_s, busy_share, completion_s
 from simulator.trials.plan import Plan
 from traces.run_record import RunRecord
 
@@ -35,10 +35,10 @@ SECTION = "section 5.3"
 PUBLISHED_BATCH, PUBLISHED_REPLICA_BATCH = 27, 11
 PUBLISHED = {BUBBLES: 6.29, PIPELINES: 1.91, AGAINST_TP: 1.48, TP_AHEAD: 1.28}
 NOTES = (
-    "Memory: weights, KV of 4K tokens a sequence, activations of one whole prompt beside the decodes, 1 GiB for context "
-    "and NCCL, of 85 % of what the driver leaves: the share that the same authors set for their next engine.",
+    "Memory: weights, KV of 4K tokens a sequence, activations of one whole prompt beside the decodes, 1 GiB for "
+    "context and NCCL, of 85 % of what the driver leaves: the share that the same authors set for their next engine.",
     "Orca's best case is SARATHI with chunks as long as any prompt: one whole prompt at most in a batch (section 5.2).",
-    "Micro-batches stay together; requests enter and leave them one by one, as in the paper's figure 5 and section 4.1.",
+    "Micro-batches stay together; requests enter and leave them one by one (figure 5 and section 4.1).",
     "Lengths: totals of any number of tokens from 1,024 to 4,096, the shortest the most frequent, as the generator in "
     "the authors' public code draws them; one part in eleven is output, rounded up.",
     "The engine launches its kernels one by one (section 4.5): 5 µs a kernel beside its own time, assumed.",
@@ -74,7 +74,9 @@ def _findings(setup: Setup, ours: Mapping[str, float], moved: Mapping[str, Mappi
         limit = setup.batch_limit(stages)
         yield Finding(name=name, published=published, ours=limit, unit="sequences", source=SECTION, headline=True)
     for name, value in PUBLISHED.items():
-        found = Finding(name=name, published=value, ours=ours[name], unit="x", source=SECTION, headline=name != TP_AHEAD)
+        found = Finding(
+            name=name, published=value, ours=ours[name], unit="x", source=SECTION, headline=name != TP_AHEAD
+        )
         yield Finding(**{**vars(found), "reason": _reason(name, moved) if found.missed else ""})
 
 
@@ -82,18 +84,20 @@ def _reason(name: str, moved: Mapping[str, Mapping[str, float]]) -> str:
     """Say what the deviation comes from, in the figures of the changes."""
     at = {what: f"{each[name]:.2f}" for what, each in moved.items()}
     lockstep = (
-        f"What a whole prompt costs the pipeline depends on whether prompts of different micro-batches meet: with all "
-        f"requests alike they always do ({at[EQUAL]}), with totals in whole thousands often ({at[THOUSANDS]}), with "
-        f"totals of any length hardly ever ({at[FEWER]}). The paper's figure lies between, so that its prompts met more "
-        f"often than its text lets them; that they did is a guess."
+        "What whole prompts cost the pipeline depends on whether those of different micro-batches run side by side: "
+        f"with all requests alike they always do ({at[EQUAL]}), with totals in whole thousands often "
+        f"({at[THOUSANDS]}), with totals of any length hardly ever ({at[FEWER]}). The paper's figure lies between: its "
+        "prompts seem to have met more often than lengths drawn as its text says let them, but that is a guess."
     )
-    if name != BUBBLES:
-        floor = f" A layer that takes 0.78 ms at least, as their later engine's, gives {at[FLOOR]}." * (name == TP_AHEAD)
-        return f"{lockstep} How micro-batches are formed matters less ({at[READY]} from what is ready).{floor}"
-    return (
-        f"{lockstep} The other part are SARATHI's own bubbles, a few per cent of the time here, which grow with slower "
-        f"prefill attention ({at[ATTENTION]}; with whole thousands too {at[BOTH]}). What is left is not explained."
-    )
+    ready = f" How micro-batches are formed matters less ({at[READY]} from what is ready)."
+    if name == BUBBLES:
+        return (
+            f"{lockstep} The other part are SARATHI's own bubbles, a few per cent of the time here, which grow with "
+            f"slower prefill attention ({at[ATTENTION]}; with whole thousands too {at[BOTH]}). The rest is unexplained."
+        )
+    if name == TP_AHEAD:
+        return f"{lockstep}{ready} A layer that takes 0.78 ms at least, as in their later engine, gives {at[FLOOR]}."
+    return lockstep + ready
 
 
 def _changes(moved: Mapping[str, Mapping[str, float]]) -> Iterable[Change]:
@@ -115,7 +119,7 @@ EXPERIMENT = Experiment(
     name="gpt3-pipeline",
     title="GPT-3 on 64 GPUs: pipeline bubbles and completion times",
     paper=PAPER,
-    shows="That equal batches take the bubbles out of a pipeline, which then beats replicas of tensor parallelism alone.",
+    shows="Equal batches take the bubbles out of a pipeline, which then beats replicas of tensor parallelism alone.",
     about_s=50,
     plan=plan,
 )

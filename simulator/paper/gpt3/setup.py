@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -12,7 +12,6 @@ from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, choose
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
-from profiler.fitted import FittedDevice
 from profiler.layer import kernels
 from profiler.overhead import LAUNCH_GAP_S
 from profiler.transfer import load_fitted
@@ -22,7 +21,7 @@ from simulator.paper.gpt3.older_kernels import OlderKernels
 from simulator.simulation import Scenario, simulate_in_memory
 from traces.lengths import Lengths, ZipfLengths
 from traces.run_record import RunRecord
-from traces.workload import FloatColumn, Workload
+from traces.workload import Workload
 
 MODEL, LONGEST = "gpt3-175b", 4096
 WAYS, STAGES, REPLICAS = 8, 8, 8
@@ -67,7 +66,7 @@ class Setup:
 
     device: str = "a100-sxm"
     requests: int = REQUESTS
-    lengths: Draw = ZipfLengths()
+    lengths: Draw = field(default_factory=ZipfLengths)
     memory_share: float = MEMORY_SHARE
     chunk_tokens: int = CHUNK
     fixed: bool = True
@@ -126,8 +125,8 @@ class Setup:
     def _cost_model(self, deployment: Deployment) -> CostModel:
         if not self.eager:
             return load_cost_model(deployment)
-        fitted: FittedDevice = load_fitted(deployment.hardware)
-        fitted = replace(fitted, overhead_s=LAUNCH_GAP_S * kernels(deployment))
+        launches_s = LAUNCH_GAP_S * kernels(deployment)
+        fitted = replace(load_fitted(deployment.hardware), overhead_s=launches_s)
         if self.prefill_factor == 1.0 and self.least_layer_s == 0.0:
             return CostModel(deployment, fitted)
         factor, least_s = self.prefill_factor, self.least_layer_s
@@ -154,10 +153,5 @@ def bubble_s(run: RunRecord) -> float:
 
 def busy_share(run: RunRecord) -> float:
     """Return the share of the stages' time until the last request is done that they were busy."""
-    stages = run.iterations.stage_time_s.shape[1] * run.meta.replicas
+    stages: int = run.iterations.stage_time_s.shape[1] * run.meta.replicas
     return float(run.iterations.stage_time_s.sum()) / (stages * completion_s(run))
-
-
-def residence_s(run: RunRecord) -> FloatColumn:
-    """Return how long each request was served, from its first batch to its last, float64 [requests]."""
-    return np.asarray(run.requests.finished_s - run.requests.scheduled_s, dtype=np.float64)
