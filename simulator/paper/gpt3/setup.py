@@ -109,8 +109,8 @@ class Setup:
         chosen = choose("sarathi", max_num_seqs=most, chunk_size=chunk_tokens, tile_size=1)
         return FixedChoice(name=chosen.name, settings=chosen.settings) if self.fixed else chosen
 
-    def run(self, choice: PolicyChoice, stages: int, *, seqs: int = 256) -> RunRecord:
-        """Serve the requests with one replica of eight stages, or with eight of one."""
+    def scenario(self, choice: PolicyChoice, stages: int, *, seqs: int = 256) -> Scenario:
+        """Return the requests on one replica of eight stages, or on eight of one, with room for what a policy runs."""
         most = choice.settings.most_tokens(LONGEST)
         deployment = self.deployment(stages, batch_tokens=max(most, LONGEST), seqs=seqs)
         memory = KVMemory(blocks=deployment.kv_blocks, block_size=deployment.block_size, max_model_len=LONGEST)
@@ -120,7 +120,11 @@ class Setup:
             memory=memory,
             count=REPLICAS // stages,
         )
-        return simulate_in_memory(Scenario(workload=self.workload, cluster=Cluster(groups=(group,))), choice)
+        return Scenario(workload=self.workload, cluster=Cluster(groups=(group,)))
+
+    def run(self, choice: PolicyChoice, stages: int, *, seqs: int = 256) -> RunRecord:
+        """Serve the requests; ``seqs`` is the most sequences of a batch."""
+        return simulate_in_memory(self.scenario(choice, stages, seqs=seqs), choice)
 
     def _cost_model(self, deployment: Deployment) -> CostModel:
         if not self.eager:

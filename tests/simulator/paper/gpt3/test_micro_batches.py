@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from policies.batch import Batch
 from policies.policy import Policy
 from simulator.paper.gpt3.setup import CHUNK, LONGEST, STAGES, Setup
+from simulator.simulation import simulate_in_memory
 from traces.bubbles import batch_bubbles
 from traces.run_record import RunRecord
 
-REQUESTS = 400
+REQUESTS = 300
 Held = list[list[int]]
 
 
@@ -78,6 +80,9 @@ def test_formed_from_what_is_ready_requests_wander(monkeypatch: pytest.MonkeyPat
 
 def test_step_by_step_comes_to_the_same() -> None:
     setup = Setup(requests=100)
-    fast, again = setup.run(setup.choice(STAGES, CHUNK), STAGES), setup.run(setup.choice(STAGES, CHUNK), STAGES)
-    assert fast.requests.finished_s.tobytes() == again.requests.finished_s.tobytes()
-    assert fast.requests.bubble_s.tobytes() == again.requests.bubble_s.tobytes()
+    choice = setup.choice(STAGES, CHUNK)
+    scenario = setup.scenario(choice, STAGES)
+    fast, slow = (simulate_in_memory(replace(scenario, step=step), choice) for step in (False, True))
+    assert fast.requests.finished_s.tobytes() == slow.requests.finished_s.tobytes()
+    assert fast.requests.bubble_s.tobytes() == slow.requests.bubble_s.tobytes()
+    assert fast.iterations.stage_start_s.tobytes() == slow.iterations.stage_start_s.tobytes()
