@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from simulator.paper.experiment import Experiment
+from simulator.paper.gpt3 import pipeline as gpt3_pipeline
+from simulator.paper.gpt3 import today as gpt3_today
 from simulator.paper.sarathi import (
     chunk_overhead,
     orca_bounds,
@@ -11,8 +13,18 @@ from simulator.paper.sarathi import (
     table_2,
     table_4,
     tile_quantisation,
-    today,
     token_cost,
+)
+from simulator.paper.sarathi import today as sarathi_today
+from simulator.paper.serving import (
+    ablation,
+    capacity,
+    falcon_nodes,
+    hybrid_tbt,
+    serving_today,
+    slo_sweep,
+    yi_chunk_overhead,
+    yi_iterations,
 )
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -23,6 +35,16 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     table_4.EXPERIMENT,
     pd_ratio.EXPERIMENT,
     orca_bounds.EXPERIMENT,
+    gpt3_pipeline.EXPERIMENT,
     chunk_overhead.EXPERIMENT,
-    today.EXPERIMENT,
+    yi_iterations.EXPERIMENT,
+    hybrid_tbt.EXPERIMENT,
+    *capacity.EXPERIMENTS,
+    slo_sweep.EXPERIMENT,
+    falcon_nodes.EXPERIMENT,
+    yi_chunk_overhead.EXPERIMENT,
+    ablation.EXPERIMENT,
+    sarathi_today.EXPERIMENT,
+    gpt3_today.EXPERIMENT,
+    serving_today.EXPERIMENT,
 )
