@@ -124,7 +124,7 @@ def find_seed_capacity(
     seed: int = 0,
     like: SeedCapacity | None = None,
     budget: Budget | None = None,
-    service: Service | None = None,
+    start: Service | None = None,
     known: Sequence[Known] = (),
 ) -> Plan[SeedCapacity]:
     """Return the plan that finds the highest rate at which the SLO holds, for the requests of one seed.
@@ -139,7 +139,7 @@ def find_seed_capacity(
         What another seed has found: where to begin, and how many requests tell how fast they are served.
     budget
         Shared with other searches, instead of ``search.most_trials``.
-    service
+    start
         How fast requests are served at most, where that need not be looked for.
     known
         Rates that the same candidate was run at before, with the same requests: the search goes on from there.
@@ -152,9 +152,8 @@ def find_seed_capacity(
     search = search or SeedSearch()
     budget = budget or Budget(search.most_trials)
     trials = Trials(candidate=candidate, demand=demand, goodput=slo.goodput, seed=seed)
-    if service is None:
-        served = None if like is None else like.service
-        service = yield from find_service(trials, budget, stability=search.stability, like=served)
+    served = None if like is None else like.service
+    service = start or (yield from find_service(trials, budget, stability=search.stability, like=served))
     if service.at_once is not None and service.ceiling_per_s is None and slo.margin(service.at_once) <= 0:
         return _unlimited(seed, slo.bound_by(service.at_once), service)
     bracket, samples = _bracket(search, service, like), list[Sample]()

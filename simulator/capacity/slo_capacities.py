@@ -58,9 +58,8 @@ def find_capacities(
         raise ValueError("an SLO with a goodput rule")
     rough: list[Capacity] = []
     if pilot_requests:
-        rough = yield from find_capacities(
-            candidate, demand.first(pilot_requests), slos, guess_per_s=guess_per_s, seed=seed, tolerance=COARSER * tolerance
-        )
+        few, wide = demand.first(pilot_requests), COARSER * tolerance
+        rough = yield from find_capacities(candidate, few, slos, guess_per_s=guess_per_s, seed=seed, tolerance=wide)
     service = Service(
         served_per_s=guess_per_s, limit_per_s=None, stability=False, demand=demand, at_once=None, trials=0
     )
@@ -70,7 +69,7 @@ def find_capacities(
         like = None if pilot is None or pilot.unmet else _start(pilot.seeds[0])
         near = [(rate, each) for rate, each in known.items() if like is None or _near(rate, like, tolerance)]
         one = yield from find_seed_capacity(
-            candidate, demand, slo, search, seed=seed, like=like, service=service, known=near
+            candidate, demand, slo, search, seed=seed, like=like, start=service, known=near
         )
         known |= {sample.rate_per_s: sample.outcome for sample in one.samples}
         found.append(together([one], stability=False))

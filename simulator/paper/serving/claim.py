@@ -25,6 +25,8 @@ class Claim:
         Where it is printed.
     doubt
         What the paper leaves open about it, a sentence; "" for nothing.
+    headline
+        Whether the paper is known for it.
     """
 
     dataset: str
@@ -33,6 +35,7 @@ class Claim:
     published: float
     source: str
     doubt: str = ""
+    headline: bool = True
 
     @property
     def name(self) -> str:
@@ -56,7 +59,7 @@ class Claim:
             unit="x",
             source=self.source,
             limit=SAME_CAPACITY,
-            headline=True,
+            headline=self.headline,
             reason=" ".join(part for part in told if part) if deviates else "",
         )
 

@@ -28,7 +28,6 @@ TITLES = {
 }
 REQUESTS = 2048
 SEQUENCES = 128
-"""At most resident with vLLM and Sarathi-Serve."""
 KV_UTILISATION = 0.85
 """Share of a device's memory that weights, activations and KV fill."""
 GENERATED = (
@@ -51,6 +50,8 @@ class Setup:
         Token budgets of Sarathi-Serve by :data:`TARGETS`.
     orca_sequences
         The batch of Orca, which reserves KV for the longest request.
+    sequences
+        At most resident with vLLM and Sarathi-Serve, in all micro-batches together.
     first_per_s
         The rates that the paper's own search begins with, by dataset, in requests/s.
     """
@@ -63,13 +64,14 @@ class Setup:
     budgets: Mapping[str, int]
     orca_sequences: int
     first_per_s: Mapping[str, float]
+    sequences: int = SEQUENCES
 
     def choice(self, system: str, dataset: str, target: str) -> PolicyChoice:
         """Return a policy with the paper's settings."""
         if system == ORCA:
             return choose(ORCA, max_num_seqs=self.orca_sequences)
         budget = longest(dataset) if system == VLLM else self.budgets[target]
-        return choose(system, max_num_seqs=SEQUENCES, max_num_batched_tokens=budget)
+        return choose(system, max_num_seqs=self.sequences, max_num_batched_tokens=budget)
 
     def candidate(self, choice: PolicyChoice, dataset: str, **others: Any) -> Candidate:
         """Return a policy on the paper's machine; ``others`` are further fields of the candidate."""
@@ -115,8 +117,6 @@ def longest(dataset: str) -> int:
 def demand(dataset: str, requests: int = REQUESTS) -> Demand:
     """Return the requests of a dataset."""
     return Demand(source=dataset, num_prompts=requests)
-
-
 
 
 MISTRAL_7B = Setup(
