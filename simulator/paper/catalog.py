@@ -3,5 +3,10 @@
 from __future__ import annotations
 
 from simulator.paper.experiment import Experiment
+from simulator.paper.serving import ablation, yi_chunk_overhead, yi_iterations
 
-EXPERIMENTS: tuple[Experiment, ...] = ()
+EXPERIMENTS: tuple[Experiment, ...] = (
+    yi_iterations.EXPERIMENT,
+    yi_chunk_overhead.EXPERIMENT,
+    ablation.EXPERIMENT,
+)

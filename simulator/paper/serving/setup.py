@@ -121,8 +121,6 @@ def demand(dataset: str, requests: int = REQUESTS) -> Demand:
     return Demand(source=dataset, num_prompts=requests)
 
 
-
-
 MISTRAL_7B = Setup(
     model="mistral-7b",
     device="a100-pcie",
