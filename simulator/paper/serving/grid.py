@@ -19,6 +19,9 @@ from simulator.paper.serving.setup import (
 )
 from simulator.trials.plan import Plan, side_by_side
 
+PILOT = 512
+"""Requests by which it is looked for first, roughly, where the capacities are."""
+
 
 class Cell(NamedTuple):
     """Of which dataset, target and system a capacity is."""
@@ -82,6 +85,7 @@ def _curve(
         [setup.slo(target) for target in asked],
         guess_per_s=setup.first_per_s[dataset],
         seed=seed,
+        pilot_requests=PILOT if requests > PILOT else 0,
     )
     return {Cell(dataset, target, system): each for target, each in zip(asked, found, strict=True)}
 
