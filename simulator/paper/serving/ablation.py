@@ -92,7 +92,8 @@ def plan(scratch: Path) -> Plan[Findings]:
         ),
         notes=(
             f"Medians of {len(SEEDS)} draws of {REQUESTS} requests, {RATES_PER_S[CHAT]:g} of chat and "
-            f"{RATES_PER_S[SUMMARIZATION]:g} of papers a second: the rates of the artifact's script, the paper names none.",
+            f"{RATES_PER_S[SUMMARIZATION]:g} of papers a second: the rates of the artifact's script, the paper names "
+            "none.",
             GENERATED,
             explained(),
         ),
@@ -126,13 +127,13 @@ def _reason(cell: Cell, draws: Sequence[float], changed: Mapping[str, float]) ->
     doubt = ""
     if cell.metric == "TBT P99" and cell.policy != HYBRID:
         doubt = (
-            f" By the artifact's figure 2 a batch of {BUDGET:,} tokens takes {1e3 * _whole_s(BUDGET):.0f} ms, too long for a P99 "
-            f"TBT of {1e3 * PUBLISHED[cell]:.0f} ms: the table seems to be of the script's budget."
+            f" By the artifact's figure 2 a batch of {BUDGET:,} tokens takes {1e3 * _whole_s(BUDGET):.0f} ms, too "
+            f"long for a P99 TBT of {1e3 * PUBLISHED[cell]:.0f} ms: the table seems to be of the script's budget."
         )
     if cell == Cell(SUMMARIZATION, HYBRID, "TBT P99"):
         doubt = (
-            f" No change explains it. By the artifact's figure 2 a prompt of {MEDIAN_PROMPT:,} tokens, the median of the "
-            f"dataset, takes {_whole_s(MEDIAN_PROMPT):.1f} s whole: longer than this P99."
+            f" No change explains it. By the artifact's figure 2 a prompt of {MEDIAN_PROMPT:,} tokens, the median of "
+            f"the dataset, takes {_whole_s(MEDIAN_PROMPT):.1f} s whole: longer than this P99."
         )
     return f"{reach} {with_it[0].upper()}{with_it[1:]}.{doubt}"
 

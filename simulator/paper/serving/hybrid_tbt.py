@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
-from simulator.figure_style import PALETTE, Panel, style
+from simulator.figure_style import GREY, PALETTE, Panel, style
 from simulator.paper.basis import basis
 from simulator.paper.drawing import HEIGHT, counts_axis, curve, published
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
@@ -52,12 +53,12 @@ class Case:
 
 
 MISTRAL = Case(
-    title="Mistral-7B, one A100, chunks up to 256 tokens",
+    title="Mistral-7B, one A100",
     deployment=Deployment(model="mistral-7b", device="a100-pcie"),
     budget=256,
 )
 LLAMA = Case(
-    title="LLaMA2-70B, four A100, chunks up to 512 tokens",
+    title="LLaMA2-70B, four A100",
     deployment=Deployment(model="llama-2-70b", device="a100-pcie", tensor_parallel_size=4, gpus_per_node=4),
     budget=512,
 )
@@ -70,7 +71,7 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     ours = _most(LLAMA.costs)
     linked = load_cost_model(replace(LLAMA.deployment, device="a100-sxm"))
     changed = {
-        "NVLink between all four GPUs": _most(linked),
+        "NVLink between all four GPUs (A100 SXM)": _most(linked),
         told(): _most(with_base(LLAMA.deployment)),
     }
     finding = Finding(name=NAME, published=MOST, ours=ours, unit="x", source="section 4.2")
@@ -81,8 +82,9 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
         changes=tuple(Change(finding=NAME, what=what, ours=value) for what, value in changed.items()),
         tables=(_table(),),
         notes=(
-            "The prompt is as long as the contexts of the decodes; the chunk is its last one, which reads all the others' "
-            "KV. The paper prints the most of all its batches, which is that of LLaMA2-70B with one decode here too.",
+            "The prompt is as long as the contexts of the decodes; the chunk is its last one, which reads all the "
+            "others' KV. The paper prints the most of all its batches, which is that of LLaMA2-70B with one decode "
+            "here too.",
             explained(),
         ),
     )
@@ -105,9 +107,9 @@ def _reason(changed: dict[str, float]) -> str:
     part = share["communication"] / sum(share.values())
     told_of = "; ".join(f"with {what}: {value:.1f}x" for what, value in changed.items())
     return (
-        f"{100 * part:.0f} % of the longest batch are all-reduces over PCIe here, where only pairs of GPUs have NVLink, as "
-        f"in the machines that the paper names; which ones this figure was made on it does not say. {told_of[0].upper()}"
-        f"{told_of[1:]}. Either brings it within {100 * _worst(changed):.0f} %."
+        f"{100 * part:.0f} % of the longest batch are all-reduces over PCIe here, where only pairs of GPUs have "
+        "NVLink, as in the machines that the paper names; which ones this figure was made on it does not say. "
+        f"{told_of[0].upper()}{told_of[1:]}. Either brings it within {100 * _worst(changed):.0f} %."
     )
 
 
@@ -136,9 +138,13 @@ def _panel() -> Panel:
     figure = make_subplots(cols=len(CASES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.05)
     for col, case in enumerate(CASES, 1):
         _add_curves(figure, col, case)
+    based = [_ratio(with_base(LLAMA.deployment), 1, length) for length in LENGTHS]
+    curve(figure, LENGTHS, based, "1 decode, with their base iteration", PALETTE[0], dash="dot", row=1, col=len(CASES))
     published(figure, [CONTEXTS[-1]], [MOST], row=1, col=len(CASES))
+    for length, ratio, text in ((2048, 20, "whole prompt"), (2048, 2.8, "last chunk of it")):
+        figure.add_annotation(x=log10(length), y=log10(ratio), text=text, font={"color": GREY}, showarrow=False)
     style(figure, height=HEIGHT, top=84)
-    counts_axis(figure, "tokens of the prompt", LENGTHS)
+    counts_axis(figure, "tokens of the prompt", LENGTHS[1:-1])
     ticks = [1, 2, 5, 10, 20, 50, 100]
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick}x" for tick in ticks])
     figure.update_yaxes(title="TBT over that of decodes alone", col=1)
@@ -146,9 +152,9 @@ def _panel() -> Panel:
         name="serving-hybrid-tbt",
         title="A whole prompt beside decodes makes their next token wait tens of times as long",
         caption=(
-            "Solid: decodes with a whole prompt, dashed: with its last chunk. The longer the prompt, the longer all "
-            "decodes wait for it; a chunk costs the same however long the prompt is, and the less the more decodes there "
-            "are."
+            "Solid: decodes with a whole prompt; dashed: with its last chunk, in batches of up to 256 (Mistral-7B) "
+            "and 512 tokens. The longer the prompt, the longer all decodes wait for it; a chunk costs the same "
+            "however long the prompt is. Published is the most of all batches."
         ),
         figure=figure,
     )

@@ -147,8 +147,8 @@ def _panel(ours: Prefill, theirs: Prefill) -> Panel:
         title="Chunks of 512 tokens cost a prefill up to a quarter, of 2,048 next to nothing",
         caption=(
             "Yi-34B, TP2 on two A100 PCIe. Small chunks use the GPUs less, and read the weights more often. The "
-            "published points sink below one for long prompts, since whole ones were slow there; the dashed curve takes "
-            "that over from the artifact's other times."
+            "published points sink below one for long prompts, since whole ones were slow there; the dashed curve "
+            "takes that over from the artifact's other times."
         ),
         figure=figure,
     )
