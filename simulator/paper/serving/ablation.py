@@ -149,6 +149,6 @@ EXPERIMENT = Experiment(
     title="Table 4: hybrid batches and chunks, each alone and together",
     paper=SARATHI_SERVE,
     shows="Hybrid batches alone stall decodes behind prompts, chunks alone delay prompts; together they do neither.",
-    about_s=8,
+    about_s=4,
     plan=plan,
 )

@@ -175,6 +175,6 @@ EXPERIMENT = Experiment(
     title="What a whole prompt in a batch does to the TBT",
     paper=SARATHI_SERVE,
     shows="A prompt that runs whole beside decodes makes them up to 28.3 times as slow; a chunk bounds that.",
-    about_s=2,
+    about_s=1,
     plan=plan,
 )

@@ -159,6 +159,6 @@ EXPERIMENT = Experiment(
     title="What chunks cost a prefill of Yi-34B",
     paper=SARATHI_SERVE,
     shows="Chunks of 512 tokens make a prefill at most 25 % slower, chunks of 2,048 hardly at all.",
-    about_s=2,
+    about_s=1,
     plan=plan,
 )

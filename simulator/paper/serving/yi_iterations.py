@@ -114,6 +114,6 @@ EXPERIMENT = Experiment(
     title="The shipped iteration times of Yi-34B",
     paper=SARATHI_SERVE,
     shows="Prefills saturate the GPUs from 512 tokens on, while a decode costs an iteration whatever the batch.",
-    about_s=2,
+    about_s=1,
     plan=plan,
 )
