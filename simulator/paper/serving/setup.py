@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.catalog import PolicyChoice, choose
-from profiler.deployment import Deployment
+from profiler.deployment import GPUS_PER_NODE, Deployment
 from simulator.capacity.slo import PAPER_DELAY, Slo, Term
 from simulator.trials.candidate import Candidate
 from traces.demand import Demand
@@ -44,6 +44,8 @@ class Setup:
     ----------
     model, device, tensor_parallel_size, pipeline_parallel_size
         Presets, and how the model is split.
+    gpus_per_node
+        GPUs of each of its machines.
     tbt_s
         Limits on the P99 TBT by :data:`TARGETS`, in seconds.
     budgets
@@ -60,6 +62,7 @@ class Setup:
     device: str
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    gpus_per_node: int = GPUS_PER_NODE
     tbt_s: Mapping[str, float]
     budgets: Mapping[str, int]
     orca_sequences: int
@@ -80,6 +83,7 @@ class Setup:
             "device": self.device,
             "tensor_parallel_size": self.tensor_parallel_size,
             "pipeline_parallel_size": self.pipeline_parallel_size,
+            "gpus_per_node": self.gpus_per_node,
             "gpu_memory_utilization": KV_UTILISATION,
             "max_model_len": longest(dataset),
         }
@@ -151,6 +155,7 @@ FALCON_180B = Setup(
     device="a100-pcie",
     tensor_parallel_size=4,
     pipeline_parallel_size=2,
+    gpus_per_node=4,
     tbt_s={STRICT: 1.0, RELAXED: 5.0},
     budgets={STRICT: 512, RELAXED: 2048},
     orca_sequences=8,
