@@ -23,11 +23,14 @@ SEND_NAMES = ("launch", "link_bytes")
 def terms(shape: Shape, device: Device) -> Floats:
     """Return [rows, terms] in seconds for an all-reduce over n GPUs of ``size_bytes`` on each.
 
-    A launch, a microsecond for each other GPU, and the ring's 2 (n - 1) / n of the bytes at the link's rate.
+    A launch, a microsecond for each other GPU, and the ring's 2 (n - 1) / n of the bytes at its slowest hop's rate: the
+    link's, that of any two GPUs of a node, or the network's where ``shape`` says that there are more GPUs than
+    ``gpus_per_node``, which it may leave out.
     """
     gpus, size_bytes = shape["gpus"], shape["size_bytes"]
     moved = 2 * (gpus - 1) / gpus * size_bytes
     rate = np.where(gpus <= device.link_gpus, device.link_bandwidth_bytes_per_s, device.pcie_bandwidth_bytes_per_s)
+    rate = np.where(gpus <= shape.get("gpus_per_node", gpus), rate, device.internode_bandwidth_bytes_per_s)
     columns = [np.full_like(moved, 1e-6), 1e-6 * (gpus - 1), moved / rate]
     return np.stack(columns, axis=1)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from profiler.aggregates import BatchLike, later
 from profiler.decode_time import DecodeAttention
-from profiler.deployment import GPUS_PER_NODE, Deployment
+from profiler.deployment import Deployment
 from profiler.engine_fit import EngineFit
 from profiler.layer import layer_matrices
 from profiler.lazy_table import LazyTable
@@ -23,7 +23,7 @@ from profiler.prefill_time import PrefillAttention
 from profiler.profiled_range import ProfiledRange
 from profiler.stage import StageOps, StageTables
 from profiler.stage_costs import StageCosts
-from profiler.transfer import load_fitted
+from profiler.transfer import across_nodes, load_fitted
 from profiler.uncertainty import COVERAGE, EXACT, TYPICAL, drawn_factors, relative, widths_s
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class CostModel:
 
     def __init__(self, deployment: Deployment, fitted: FittedDevice, *, one_launch: bool = False) -> None:
         self.deployment = deployment
-        self.fitted = fitted
+        self.fitted = fitted = across_nodes(fitted) if deployment.spans_nodes else fitted
         self._layers = deployment.stage_layers
         self._pace = 1.0
         self._draw: int | None = None
@@ -363,10 +363,10 @@ class CostModel:
         return mixed.time(batch.chunks, batch.decodes, batch.decode_context_sum, batch.decode_context_max)
 
     def _send_terms(self) -> tuple[float, float]:
-        """Return seconds a send and a byte: within a node at the link's rate, else at the network's."""
+        """Return seconds a send and a byte, for all stages as where they lie farthest apart: in a node, or beyond."""
         deployment, send = self.deployment, self.fitted.ops["send"].coefficients
         device = deployment.hardware
-        if deployment.gpus <= GPUS_PER_NODE:
+        if deployment.gpus <= deployment.gpus_per_node:
             rate = device.bandwidth_between(deployment.gpus)
         else:
             rate = device.internode_bandwidth_bytes_per_s

@@ -22,6 +22,7 @@ from traces.settings import from_mapping
 
 LONGEST_UNASKED = 16_384
 GPUS_PER_NODE = 8
+"""Of the machines that are sold for serving, unless one says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Deployment:
         Names of presets, or paths of files as :func:`profiler.model.load_model` and
         :func:`profiler.device.load_device` take them; or, not from a file, a model itself.
     tensor_parallel_size
-        GPUs that share each layer, all of one node.
+        GPUs that share each layer: of one node, or of whole nodes, between which all-reduces go over the network.
     pipeline_parallel_size
         Stages that share the layers.
     gpu_memory_utilization
@@ -53,6 +54,8 @@ class Deployment:
     cudagraph_capture_sizes
         Tokens of a batch, ascending, for which the engine captures CUDA graphs: it pads smaller batches to the
         next of them. Empty: it pads none.
+    gpus_per_node
+        GPUs of a machine; what a replica needs beyond them is in others.
     """
 
     model: str | Model
@@ -66,6 +69,7 @@ class Deployment:
     max_num_seqs: int = 256
     dtype: str | None = None
     cudagraph_capture_sizes: tuple[int, ...] = ()
+    gpus_per_node: int = GPUS_PER_NODE
 
     def __post_init__(self) -> None:
         for name in (
@@ -73,6 +77,7 @@ class Deployment:
             "pipeline_parallel_size",
             "block_size",
             "max_num_batched_tokens",
+            "gpus_per_node",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", where="deployment", expected="an integer >= 1")
@@ -89,9 +94,10 @@ class Deployment:
         if sizes != tuple(sorted(set(sizes))) or any(size < 1 for size in sizes):
             what = f"cudagraph_capture_sizes are {list(sizes)}"
             raise InputError(what, where="deployment", expected="different integers >= 1, ascending")
-        if self.tensor_parallel_size > GPUS_PER_NODE:
+        if self.spans_nodes and self.tensor_parallel_size % self.gpus_per_node:
             what = f"tensor_parallel_size is {self.tensor_parallel_size}"
-            raise InputError(what, where="deployment", expected=f"at most {GPUS_PER_NODE}, the GPUs of a node")
+            wish = f"at most {self.gpus_per_node}, the GPUs of a node, or those of whole nodes"
+            raise InputError(what, where="deployment", expected=wish)
         self.spec.check_parallel(self.tensor_parallel_size, self.pipeline_parallel_size)
 
     @staticmethod
@@ -104,6 +110,8 @@ class Deployment:
         document = asdict(self)
         if not self.cudagraph_capture_sizes:
             del document["cudagraph_capture_sizes"]
+        if self.gpus_per_node == GPUS_PER_NODE:
+            del document["gpus_per_node"]
         return document
 
     @cached_property
@@ -130,6 +138,11 @@ class Deployment:
     def gpus(self) -> int:
         """Devices of one replica."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether a layer is shared by GPUs of several nodes."""
+        return self.tensor_parallel_size > self.gpus_per_node
 
     @property
     def peak_flops(self) -> float:

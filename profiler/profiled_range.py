@@ -37,6 +37,7 @@ TITLES: Mapping[str, str] = {
     "decode_context": "decode context",
     "decode_context_sum": "KV tokens of the decodes",
     "gpus": "GPUs of an all-reduce",
+    "nodes": "nodes of an all-reduce",
     "weights": "weights of a matrix",
     "element_bytes": "bytes of a number",
     "heads": "attention heads",
@@ -185,12 +186,14 @@ class ProfiledRange:
 
 
 def _limits(measured: MeasuredRange, token_bytes: int) -> Iterator[tuple[str, Span]]:
-    """Yield the limits of an op by quantity, messages counted in tokens."""
+    """Yield the limits of an op by quantity, messages counted in tokens; no profile holds all-reduces between nodes."""
     for quantity, (least, most) in measured.limits.items():
         if quantity == "size_bytes":
             yield "tokens", (least / token_bytes, most // token_bytes)
         else:
             yield quantity, (least, most)
+    if "gpus" in measured.limits:
+        yield "nodes", (1.0, 1.0)
 
 
 def _where_run(op: str, asked: Asked) -> Callable[[Columns], tuple[Floats, Floats]]:
@@ -222,7 +225,8 @@ def _asked(
     if one_launch:
         yield MIXED, _mix(), heads
     if ways > 1:
-        yield ALL_REDUCE, {"tokens": _tokens}, {"gpus": _always(ways)}
+        nodes = -(-ways // deployment.gpus_per_node)
+        yield ALL_REDUCE, {"tokens": _tokens}, {"gpus": _always(ways), "nodes": _always(nodes)}
 
 
 def _heads(deployment: Deployment) -> dict[str, float]:

@@ -124,8 +124,9 @@ class StageOps:
 
     def _all_reduce(self, size_bytes: Floats) -> Floats:
         op = self._fitted.ops["all_reduce"]
-        gpus = np.full(len(size_bytes), float(self._deployment.tensor_parallel_size))
-        seconds = op.predict({"gpus": gpus, "size_bytes": np.maximum(size_bytes, 1.0)}, self._device)
+        counts = {"gpus": self._deployment.tensor_parallel_size, "gpus_per_node": self._deployment.gpus_per_node}
+        shape = {name: np.full(len(size_bytes), float(count)) for name, count in counts.items()}
+        seconds = op.predict({**shape, "size_bytes": np.maximum(size_bytes, 1.0)}, self._device)
         return np.where(size_bytes > 0, seconds, 0.0)
 
 

@@ -97,6 +97,11 @@ def as_transferred(op: FittedOp) -> FittedOp:
     return replace(op.physics_only(), errors={KIND: errors}, bands={KIND: bands})
 
 
+def across_nodes(fitted: FittedDevice) -> FittedDevice:
+    """Return the same for all-reduces between nodes, which nobody measured: they count as transferred."""
+    return replace(fitted, ops={**fitted.ops, "all_reduce": as_transferred(fitted.ops["all_reduce"])})
+
+
 def adapt(fitted: FittedOp, op: Op, shape: Shape, time_s: Floats, device: Device) -> FittedOp:
     """Return the op's physics, as the rows measured on ``device`` say it is.
 

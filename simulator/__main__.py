@@ -9,6 +9,7 @@ import typer
 
 from policies.catalog import POLICIES
 from simulator import options
+from simulator.paper import options as paper_options
 from simulator.search import options as search_options
 from traces.command_line import new_app, run
 from traces.errors import InputError
@@ -349,6 +350,30 @@ def capacity_command(
     from simulator.capacity.session import Request, capacity
 
     capacity(Request(**given), as_json=as_json)
+
+
+@app.command("paper")
+def paper_command(
+    names: paper_options.Names = None,
+    everything: paper_options.All = False,
+    output: paper_options.Output = Path("out/paper"),
+    json: paper_options.Json = False,
+) -> None:
+    """Make the experiments of SARATHI and Sarathi-Serve again: what they PUBLISHED beside what comes out here.
+
+    Without a name: which experiments there are, what each shows, and about how long it takes. With names, or --all:
+    runs them, prints published, ours and the deviation, and why what is missed is missed; writes papers.md, papers.html
+    (works offline) and figures/*.svg. Needs no trace, no profile, no GPU and no network.
+
+    The figures are drawn by kaleido (pip install 'charioteer\\[figures]') and a Chrome or Chromium that is there.
+
+    Example: python -m simulator paper table-2
+
+    The page of this project: python -m simulator paper --all --output docs
+    """
+    from simulator.paper.session import run_papers
+
+    run_papers(names or [], everything, output, as_json=json)
 
 
 def _compare(*, workload: str, policies: str, output: Path, json: bool, **given: Any) -> None:

@@ -132,10 +132,15 @@ def _table(metrics: Mapping[str, Metrics]) -> Iterator[str]:
 
 def figure_html(panel: Panel) -> str:
     """Return a panel as a section of a page that has plotly's script already."""
+    return (
+        f'<h2 id="{panel.name}">{escape(panel.title)}</h2>\n<p class="caption">{escape(panel.caption)}</p>\n'
+        f"{figure_plot(panel)}"
+    )
+
+
+def figure_plot(panel: Panel) -> str:
+    """Return a panel's figure alone, for a page that has plotly's script already."""
     plot = panel.figure.to_html(
         full_html=False, include_plotlyjs=False, div_id=f"figure-{panel.name}", config=PLOT_CONFIG
     )
-    return (
-        f'<h2 id="{panel.name}">{escape(panel.title)}</h2>\n<p class="caption">{escape(panel.caption)}</p>\n'
-        f"<figure>{plot}</figure>\n"
-    )
+    return f"<figure>{plot}</figure>\n"

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,49 @@ def whole_folder(
     finally:
         with signals_held():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(path: str | os.PathLike[str], *, instead_of: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; its files go into ``path`` when the block ends well.
+
+    Other files stay where they are.
+
+    Parameters
+    ----------
+    path
+        The folder, which is made where there is none.
+    instead_of
+        Files in it, as paths relative to it, that go when the new ones come, unless they are among these.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is something else, or cannot be written.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise InputError("exists and is something else", where=path, expected="a new name or a folder")
+    temporary = _beside(target)
+    try:
+        with _writing(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+        yield temporary
+        with signals_held(), _writing(path):
+            _move_into(target, temporary, instead_of)
+    finally:
+        with signals_held():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into(target: Path, folder: Path, instead_of: Iterable[str]) -> None:
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).replace(target / name)
+    for name in set(instead_of) - set(names):
+        (target / name).unlink(missing_ok=True)
 
 
 def _exchange(temporary: Path, target: Path) -> None:

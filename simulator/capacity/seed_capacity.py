@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, log
 
@@ -11,6 +12,7 @@ from simulator.capacity.saturation import SATURATION
 from simulator.capacity.service import Budget, Service, Trials, find_service, flood, outcome_of
 from simulator.capacity.slo import Slo
 from simulator.trials.candidate import Candidate
+from simulator.trials.outcome import Outcome
 from simulator.trials.plan import Plan
 from traces.demand import Demand
 
@@ -22,6 +24,8 @@ MOST_SHARE = 1e3
 """Of that rate: what holds here holds at any rate."""
 BEYOND_LIMIT = 0.05
 """How far above the limit a search looks that met nothing but saturation."""
+Known = tuple[float, Outcome]
+"""A rate, requests/s, and what came of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class SeedCapacity:
     flat
         Whether it hardly rises up to there (:attr:`Bracket.flat`).
     samples
-        The trials with arrivals at a rate, in the order in which they ran.
+        The trials with arrivals at a rate, in the order in which they ran, those known before first.
     """
 
     seed: int
@@ -120,6 +124,8 @@ def find_seed_capacity(
     seed: int = 0,
     like: SeedCapacity | None = None,
     budget: Budget | None = None,
+    start: Service | None = None,
+    known: Sequence[Known] = (),
 ) -> Plan[SeedCapacity]:
     """Return the plan that finds the highest rate at which the SLO holds, for the requests of one seed.
 
@@ -133,6 +139,10 @@ def find_seed_capacity(
         What another seed has found: where to begin, and how many requests tell how fast they are served.
     budget
         Shared with other searches, instead of ``search.most_trials``.
+    start
+        How fast requests are served at most, where that need not be looked for.
+    known
+        Rates that the same candidate was run at before, with the same requests: the search goes on from there.
 
     Raises
     ------
@@ -142,17 +152,21 @@ def find_seed_capacity(
     search = search or SeedSearch()
     budget = budget or Budget(search.most_trials)
     trials = Trials(candidate=candidate, demand=demand, goodput=slo.goodput, seed=seed)
-    known = None if like is None else like.service
-    service = yield from find_service(trials, budget, stability=search.stability, like=known)
+    served = None if like is None else like.service
+    service = start or (yield from find_service(trials, budget, stability=search.stability, like=served))
     if service.at_once is not None and service.ceiling_per_s is None and slo.margin(service.at_once) <= 0:
         return _unlimited(seed, slo.bound_by(service.at_once), service)
     bracket, samples = _bracket(search, service, like), list[Sample]()
 
-    def look(rate_per_s: float) -> Plan[None]:
-        outcome = outcome_of((yield [trials.at(rate_per_s)])[0])
+    def judge(rate_per_s: float, outcome: Outcome) -> None:
         samples.append(Sample.of(outcome, rate_per_s, seed, slo, service))
         bracket.add(log(rate_per_s), samples[-1].margin)
 
+    def look(rate_per_s: float) -> Plan[None]:
+        judge(rate_per_s, outcome_of((yield [trials.at(rate_per_s)])[0]))
+
+    for each in known:
+        judge(*each)
     while budget.left > 0:
         x = bracket.next_x(last=budget.left == 1 and like is None)
         if x is None and not _saturated(bracket, service):

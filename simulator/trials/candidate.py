@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.catalog import PolicyChoice
-from profiler.deployment import Deployment
+from profiler.deployment import GPUS_PER_NODE, Deployment
 from simulator.cluster import settled
 from simulator.cluster_settings import ClusterSettings, GroupSettings
 from simulator.scenario import build_scenario, place
@@ -42,6 +42,8 @@ class Candidate:
         Whether a batch outside of what was measured is an error.
     model, device, tensor_parallel_size, pipeline_parallel_size, gpu_memory_utilization, block_size
         As the options of these names.
+    gpus_per_node
+        GPUs of a machine (:class:`profiler.deployment.Deployment`).
     """
 
     choice: PolicyChoice
@@ -53,6 +55,7 @@ class Candidate:
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
     block_size: int = 16
+    gpus_per_node: int = GPUS_PER_NODE
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     beside: tuple[PolicyChoice, ...] = ()
     strict: bool = False
@@ -62,6 +65,8 @@ class Candidate:
         document = asdict(self)
         for choice in (document["choice"], *document["beside"]):
             choice.pop("predicted")
+        if self.gpus_per_node == GPUS_PER_NODE:
+            del document["gpus_per_node"]
         return document
 
     @property
@@ -87,7 +92,8 @@ class Candidate:
             count = "" if self.cluster.replicas == 1 else f"{group.count} x "
             own = _unusual(group, GroupSettings(), without=IN_HARDWARE)
             parts.append(f"{role}{count}{placed['device']} {ways}{own}")
-        return " + ".join(parts) + self._between
+        nodes = "" if self.gpus_per_node == GPUS_PER_NODE else f", {self.gpus_per_node} GPUs a node"
+        return " + ".join(parts) + nodes + self._between
 
     @property
     def _between(self) -> str:
@@ -135,6 +141,7 @@ class Candidate:
             "pipeline_parallel_size": self.pipeline_parallel_size,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "block_size": self.block_size,
+            "gpus_per_node": self.gpus_per_node,
         }
 
     def _placements(self) -> list[dict[str, Any]]:

@@ -146,6 +146,33 @@ def test_tensor_parallelism_communicates() -> None:
     assert one.iteration_time(batch) / 2 < two.iteration_time(batch) < one.iteration_time(batch)
 
 
+def test_tensor_parallelism_across_nodes_goes_over_the_network() -> None:
+    """The slowest hop of the ring: 25 GB/s between nodes instead of 300 GB/s between eight GPUs of one."""
+    shared = {"model": "llama-2-70b", "device": "a100-sxm", "tensor_parallel_size": 8}
+    within, across = (load_cost_model(Deployment(**shared, gpus_per_node=gpus)) for gpus in (8, 4))
+    batch = Aggregates.of(4096, 4096)
+    parts, slower = within.breakdown(batch), across.breakdown(batch)
+    device = across.deployment.hardware
+    moved = 2 * 7 / 8 * 8192 * across.deployment.spec.hidden_bytes / device.internode_bandwidth_bytes_per_s
+    assert slower.pop("communication") >= 2 * 80 * moved > parts.pop("communication")
+    assert slower == parts
+    low, high = across.interval(batch)
+    assert low < across.iteration_time(batch) < high
+    said = across.profiled_range().outside(batch)
+    assert said is not None
+    assert "nodes of an all-reduce 2, beyond the 1 measured" in said
+    assert "nodes" not in (within.profiled_range().outside(batch) or "")
+
+
+@pytest.mark.parametrize(("stages", "gpus_per_node", "far"), [(2, 8, False), (2, 4, True), (4, 8, True)])
+def test_stages_of_several_nodes_send_over_the_network(stages: int, gpus_per_node: int, far: bool) -> None:
+    shared = {"model": "falcon-180b", "device": "a100-pcie", "tensor_parallel_size": 4}
+    model = load_cost_model(Deployment(**shared, pipeline_parallel_size=stages, gpus_per_node=gpus_per_node))
+    device = model.deployment.hardware
+    network_s = 4096 * model.deployment.spec.hidden_bytes / device.internode_bandwidth_bytes_per_s
+    assert (model.hand_off_time(4096) > network_s) == far
+
+
 def test_stages_share_the_layers() -> None:
     whole, split = model_of("llama-2-70b", "a100-sxm", 4), model_of("llama-2-70b", "a100-sxm", 4, 2)
     batch = Aggregates.of(1024, decodes=32, context=512)

@@ -94,7 +94,11 @@ def test_files(tmp_path: Path) -> None:
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
         ({"block_size": 0}, "block_size"),
         ({"max_model_len": 0}, "max_model_len"),
-        ({"tensor_parallel_size": 16}, "tensor_parallel_size is 16; expected at most 8, the GPUs of a node"),
+        (
+            {"tensor_parallel_size": 8, "gpus_per_node": 3},
+            "tensor_parallel_size is 8; expected at most 3, the GPUs of a node, or those of whole nodes",
+        ),
+        ({"gpus_per_node": 0}, "gpus_per_node"),
         ({"dtype": "int3"}, "dtype"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"device": "no-such-device"}, "no-such-device"),
@@ -103,6 +107,19 @@ def test_files(tmp_path: Path) -> None:
 def test_refused(keys: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         _ = Deployment(**({"model": "llama-3.1-8b", "device": "a100-sxm"} | keys)).kv_blocks  # type: ignore[arg-type]
+
+
+def test_nodes(tmp_path: Path) -> None:
+    """A file says the size of a node only where it is not the usual one; whole nodes may share a layer."""
+    small = Deployment(model="falcon-180b", device="a100-pcie", tensor_parallel_size=8, gpus_per_node=4)
+    usual = Deployment(model="falcon-180b", device="a100-pcie", tensor_parallel_size=8)
+    assert small.spans_nodes
+    assert not usual.spans_nodes
+    assert "gpus_per_node" not in usual.to_json()
+    path = tmp_path / "deployment.json"
+    path.write_text(json.dumps(small.to_json()))
+    assert Deployment.load(path) == small
+    assert small.kv_blocks == usual.kv_blocks
 
 
 def test_context_limit() -> None:

@@ -57,7 +57,11 @@ def test_keys_tell_trials_apart():
         replace(TRIAL, candidate=replace(CANDIDATE, choice=choose("sarathi-serve", max_num_batched_tokens=513))),
     ]
     others += [replace(TRIAL, cost_draw=0), replace(TRIAL, cost_draw=3)]
-    assert len({each.key for each in [TRIAL, replace(TRIAL), *others]}) == 7
+    small_nodes = replace(CANDIDATE, gpus_per_node=4)
+    others += [replace(TRIAL, candidate=small_nodes)]
+    assert len({each.key for each in [TRIAL, replace(TRIAL), *others]}) == 8
+    assert "gpus_per_node" not in TRIAL.key
+    assert small_nodes.hardware == "a100-sxm TP 1 PP 1, 4 GPUs a node"
 
 
 def test_a_draw_of_the_cost_model_changes_times_and_not_requests():

@@ -1,0 +1,152 @@
+"""The figures of GPT-3 on 64 GPUs: bubbles a request, requests done over time, a stretch of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simulator.figure_style import (
+    GREY,
+    INK,
+    KIND_COLOURS,
+    KIND_NAMES,
+    Panel,
+    compact,
+    log_axis,
+    row_titles,
+    strokes,
+    style,
+)
+from simulator.paper.gpt3.setup import ORCA, SARATHI, completion_s
+from traces.run_record import RunRecord
+from traces.utilisation import KINDS, iteration_kinds
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Runs = Mapping[str, RunRecord]
+PERCENTS = np.linspace(0, 100, 201)
+STRETCH_S = 1.0
+HEIGHT = 480
+
+
+def bubble_panel(runs: Runs) -> Panel:
+    """Return the cumulative distribution of the bubble time of a request, one curve a pipelined run."""
+    from plotly.graph_objects import Figure
+
+    figure, lines = Figure(), strokes(runs)
+    bubbles = {way: runs[way].requests.bubble_s for way in (ORCA, SARATHI)}
+    for way, bubble_s in bubbles.items():
+        times_s, median_s = compact(np.percentile(bubble_s, PERCENTS)), float(np.median(bubble_s))
+        figure.add_scatter(x=times_s, y=PERCENTS, name=way, mode="lines", line=lines[way].line(2.5), showlegend=False)
+        figure.add_annotation(
+            text=f"<b>{way}</b><br>median {median_s:.3g} s",
+            x=np.log10(median_s),
+            y=50,
+            ax=-16 if way == ORCA else 16,
+            ay=0,
+            xanchor="right" if way == ORCA else "left",
+            font={"color": lines[way].colour},
+            showarrow=True,
+            arrowcolor=lines[way].colour,
+            bgcolor="white",
+        )
+    figure.add_hline(y=50, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="bubble time of a request (log scale)")
+    log_axis(figure, "x", [np.percentile(each, PERCENTS[1:]) for each in bubbles.values()])
+    figure.update_yaxes(title="share of requests (%)", range=[0, 101])
+    style(figure, height=HEIGHT, top=24)
+    return Panel(
+        name="gpt3-bubbles",
+        title="Bubble time of a request",
+        caption="The bubbles of all stages before each batch that held a request, summed over its batches: SARATHI's "
+        "equal batches leave little of them (the scale is logarithmic).",
+        figure=figure,
+    )
+
+
+def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
+    """Return how many requests are done by when, and when the last would be by the ratios published.
+
+    ``published`` are completion times over that of SARATHI, by way.
+    """
+    from plotly.graph_objects import Figure
+
+    figure, lines = Figure(), strokes(runs)
+    for way, run in runs.items():
+        done_s = np.sort(run.requests.finished_s)
+        counts = np.linspace(0, len(done_s), 201)
+        times_s = compact(np.interp(counts, np.arange(len(done_s) + 1), np.append(0.0, done_s)))
+        figure.add_scatter(x=times_s, y=counts, name=way, mode="lines", line=lines[way].line(2.5))
+    base_s, most = completion_s(runs[SARATHI]), len(runs[SARATHI].requests)
+    figure.add_scatter(
+        x=[base_s * ratio for ratio in published.values()],
+        y=[most] * len(published),
+        name="published",
+        mode="markers+text",
+        text=[f"{ratio:g}x<br>{way}" for way, ratio in published.items()],
+        textposition="top center",
+        textfont={"color": INK, "size": 12},
+        marker={"symbol": "circle-open", "size": 11, "line": {"width": 2}, "color": INK},
+    )
+    last_s = max(completion_s(run) for run in runs.values())
+    figure.update_xaxes(title="time (s)", range=[0, 1.03 * last_s])
+    figure.update_yaxes(title="requests done", range=[0, 1.16 * most])
+    style(figure, height=HEIGHT)
+    return Panel(
+        name="gpt3-completion",
+        title="Requests done over time",
+        caption="Same 64 GPUs, same requests, all there at the start: the pipeline is the slowest way under Orca and "
+        "the fastest under SARATHI. Open circles: where curves would end that take the published multiple of "
+        "SARATHI's time.",
+        figure=figure,
+    )
+
+
+def timeline_panel(runs: Runs) -> Panel:
+    """Return a second from the middle of both pipelined runs: what each stage does when."""
+    from plotly.subplots import make_subplots
+
+    shown = {way: runs[way] for way in (ORCA, SARATHI)}
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.16, shared_xaxes=True)
+    for row, run in enumerate(shown.values(), 1):
+        _add_stretch(figure, run, row)
+        stages = run.iterations.stage_time_s.shape[1]
+        figure.update_yaxes(
+            tickvals=[0, stages - 1], ticktext=["stage 1", f"stage {stages}"], range=[stages - 0.4, -0.6], row=row
+        )
+        figure.update_xaxes(range=[0, STRETCH_S], row=row)
+    figure.update_xaxes(title="time from the middle of the run (s)", row=2)
+    style(figure, height=HEIGHT, barmode="overlay", bargap=0.15)
+    row_titles(figure, shown, strokes(runs))
+    return Panel(
+        name="gpt3-timeline",
+        title="The pipeline for a second",
+        caption="Each block is a batch on a stage, white is a bubble. Under Orca one whole prompt holds up, stage "
+        "after stage, the short decode batches behind it; under SARATHI all batches take about the same time.",
+        figure=figure,
+    )
+
+
+def _add_stretch(figure: Figure, run: RunRecord, row: int) -> None:
+    """Draw the batches that overlap the stretch in the middle of a run."""
+    batches, begin_s = run.iterations, completion_s(run) / 2
+    inside = np.flatnonzero((batches.end_s > begin_s) & (batches.start_s < begin_s + STRETCH_S))
+    kinds, stages = iteration_kinds(batches)[inside], np.arange(batches.stage_time_s.shape[1])
+    for kind, name in enumerate(KINDS):
+        rows = inside[kinds == kind]
+        if len(rows):
+            figure.add_bar(
+                orientation="h",
+                y=np.repeat(stages, len(rows)),
+                base=(batches.stage_start_s[rows] - begin_s).T.ravel(),
+                x=batches.stage_time_s[rows].T.ravel(),
+                name=KIND_NAMES[name],
+                legendgroup=name,
+                showlegend=all(trace.legendgroup != name for trace in figure.data),
+                marker={"color": KIND_COLOURS[name], "line": {"color": "white", "width": 0.5}},
+                row=row,
+                col=1,
+            )
