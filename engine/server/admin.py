@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 from fastapi.params import Depends
 
+from engine.server.body import JsonRoute
 from engine.server.client import EngineClient
 
 PolicyDocument = Annotated[
@@ -24,7 +25,7 @@ def admin_router(client: EngineClient, *, dependencies: Sequence[Depends]) -> AP
 
     What they raise is :class:`engine.server.client.ServerError`, which the application answers with its status.
     """
-    router = APIRouter(prefix="/admin", dependencies=list(dependencies))
+    router = APIRouter(prefix="/admin", dependencies=list(dependencies), route_class=JsonRoute)
 
     @router.get("/policy")
     async def ruling_policy() -> dict[str, Any]:

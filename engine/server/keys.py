@@ -109,6 +109,7 @@ class KeyGuard:
 
 
 def doors(api_keys: Iterable[str], admin_keys: Iterable[str]) -> dict[str, Door]:
-    """Return the doors of the server: ``/v1`` is open without keys, ``/admin`` is shut."""
+    """Return the doors of the server: without keys ``/v1`` and the data of the dashboard are open, ``/admin`` is shut."""
     shut = "this server was started without an admin key (--admin-key)"
-    return {"/v1": Door(keys=Keys(api_keys)), "/admin": Door(keys=Keys(admin_keys), shut=shut)}
+    api = Door(keys=Keys(api_keys))
+    return {"/v1": api, "/dashboard/data": api, "/admin": Door(keys=Keys(admin_keys), shut=shut)}

@@ -13,15 +13,19 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
 
+from engine.server.admin import admin_router
 from engine.server.app import build_app
 from engine.server.blueprint import Blueprint
 from engine.server.body import DEFAULT_MAX_BODY_BYTES
 from engine.server.chat_template import read_template
 from engine.server.client import EngineClient, EngineDownError
 from engine.server.connection import connection_type
-from engine.server.keys import Door, doors, read_keys
+from engine.server.dashboard import Dashboard, dashboard_router
+from engine.server.keys import BEARER, Door, doors, read_keys
+from engine.server.metrics import Metrics, metrics_router
 from engine.server.process_client import Limits, ProcessClient
 from engine.server.served_model import ServedModel
 from engine.server.tokenizers import server_tokenizer
@@ -121,15 +125,25 @@ async def _serve(
     model = blueprint.settings.model
     names = asked.served_model_name or (model,)
     served = ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
-    app = build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes)
+    dashboard = Dashboard(client, model_name=names[0])
+    routers = _around(client, names[0], dashboard)
+    app = build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes, routers=routers)
     server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
     stopping = stop_on_signals(client, asked.drain_timeout)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     why = await client.ended()
     server.should_exit = True
     await running
+    dashboard.close()
     await asyncio.gather(*stopping)
     return 0 if why is None else 1
+
+
+def _around(client: EngineClient, model_name: str, dashboard: Dashboard) -> tuple[APIRouter, ...]:
+    """Return the routes beside OpenAI's: metrics, the ruling policy, the dashboard."""
+    registry = CollectorRegistry()
+    Metrics(client, model_name=model_name, registry=registry)
+    return metrics_router(registry), admin_router(client, dependencies=[BEARER]), dashboard_router(dashboard)
 
 
 def _config(app: FastAPI, asked: ServeSettings) -> uvicorn.Config:
