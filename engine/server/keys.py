@@ -109,7 +109,7 @@ class KeyGuard:
 
 
 def doors(api_keys: Iterable[str], admin_keys: Iterable[str]) -> dict[str, Door]:
-    """Return the doors of the server: without keys ``/v1`` and the data of the dashboard are open, ``/admin`` is shut."""
+    """Return the doors of the server: without keys ``/v1`` and the dashboard's data are open, ``/admin`` is shut."""
     shut = "this server was started without an admin key (--admin-key)"
     api = Door(keys=Keys(api_keys))
     return {"/v1": api, "/dashboard/data": api, "/admin": Door(keys=Keys(admin_keys), shut=shut)}
