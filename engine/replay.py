@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from engine import hardware
 from engine.engine import Engine, Iteration
 from engine.progress import OnProgress
 from engine.prompts import RandomPrompts
+from engine.recording import completing, ran, run_meta
 from engine.runner import Runner
 from engine.sampling import SamplingParams
 from policies.catalog import PolicyChoice
 from profiler.deployment import Deployment
 from profiler.device import device_called
 from traces.errors import InputError
-from traces.iteration_log import Columns, Ran
-from traces.run_log import RunLog, describe_workload
+from traces.request_log import KnownRequests
+from traces.run_log import RunLog
 from traces.run_record import RunWriter
 from traces.workload import Workload
 
@@ -67,25 +64,11 @@ def replay(
     check_lengths(engine, workload)
     engine.runner.warm_up()
     with RunWriter(folder) as writer:
-
-        def complete(columns: Columns) -> Columns:
-            return {"flops": deployment.flops_of(columns), "outside": np.zeros(len(columns["end_s"]), np.int32)}
-
-        log = RunLog(writer, workload, complete)
+        log = RunLog(writer, KnownRequests(workload), completing(deployment))
 
         def take(iteration: Iteration) -> None:
             log.ended(iteration.done.finished)
-            log.iterations(
-                Ran(
-                    batch=iteration.batch,
-                    stage_start_s=(iteration.start_s,),
-                    stage_time_s=(iteration.end_s - iteration.start_s,),
-                    blocks_used=(iteration.blocks_used,),
-                    waiting=iteration.waiting,
-                    running=iteration.running,
-                    gaps=iteration.done.gaps,
-                )
-            )
+            log.iterations(ran(iteration))
             if on_progress is not None and iteration.finished:
                 on_progress(log.finished)
             if on_iteration is not None:
@@ -94,7 +77,7 @@ def replay(
         serve(engine, workload, take)
         assert log.finished == len(workload), "requests were left behind"
         log.close()
-        writer.meta(_meta(engine, choice, workload, deployment))
+        writer.meta(run_meta(engine, choice, workload, deployment))
 
 
 def serve(engine: Engine, workload: Workload, on_iteration: OnIteration) -> None:
@@ -160,45 +143,3 @@ def _device(device: torch.device) -> str:
     name = torch.cuda.get_device_name(device)
     preset = device_called(name)
     return name if preset is None else preset.name
-
-
-def _peak_flops(device: torch.device, dtype: str | None) -> float | None:
-    """Return the peak of a GPU that is known, at 16 bits."""
-    if device.type == "cpu" or dtype == "float32":
-        return None
-    preset = device_called(torch.cuda.get_device_name(device))
-    return None if preset is None else preset.peak_flops
-
-
-def _meta(engine: Engine, choice: PolicyChoice, workload: Workload, deployment: Deployment) -> dict[str, Any]:
-    memory = engine.runner.memory
-    return {
-        "source": "engine",
-        "policy": {"name": choice.name, **asdict(choice.settings)},
-        "workload": describe_workload(workload),
-        "seed": engine.seed,
-        "groups": [
-            {
-                "count": 1,
-                "role": "both",
-                "deployment": deployment.to_json(),
-                "stages": 1,
-                "gpus": 1,
-                "kv_blocks": memory.blocks,
-                "peak_flops": _peak_flops(engine.runner.device, deployment.dtype),
-                "max_num_seqs": choice.settings.max_num_seqs,
-                "cost_model": None,
-            }
-        ],
-        "block_size": memory.block_size,
-        "router": None,
-        "link": None,
-        "failures": [],
-        "versions": {
-            "charioteer": hardware.package_version("charioteer"),
-            **hardware.versions(),
-            "transformers": hardware.package_version("transformers"),
-            "attention": engine.runner.backend.name,
-            "device": hardware.device_name(engine.runner.device),
-        },
-    }

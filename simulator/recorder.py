@@ -16,6 +16,7 @@ from simulator.flight import Flight
 from simulator.interval_sample import IntervalSample
 from simulator.range_marks import RangeMarks
 from traces.iteration_log import Columns, taken
+from traces.request_log import KnownRequests
 from traces.run_log import RunLog
 from traces.run_record import RunRecorder
 from traces.workload import Workload
@@ -74,6 +75,8 @@ class Recorder:
     ----------
     log
         The run record's.
+    columns
+        Those of the requests, by name; what only a cluster knows of a request is set there by it.
     groups
         What there is to say of each group.
     """
@@ -89,12 +92,14 @@ class Recorder:
         strict: bool,
         on_progress: OnProgress | None,
     ) -> None:
-        self.log = RunLog(writer, workload, self._complete, replicas=cluster.replicas, settled_s=settled_s)
+        requests = KnownRequests(workload)
+        self.columns = requests.columns
+        self.log = RunLog(writer, requests, self._complete, replicas=cluster.replicas, settled_s=settled_s)
         self.groups = [GroupAccount(group, choice, strict=strict) for group in cluster.groups]
         self._ends = np.cumsum([group.count for group in cluster.groups])
         self._pipelined = [group.stages > 1 for group in cluster.groups for _ in range(group.count)]
         self._flops_of = cluster.groups[0].deployment.flops_of
-        self._ledger = BubbleLedger(self.log.columns["bubble_s"])
+        self._ledger = BubbleLedger(self.columns["bubble_s"])
         self._on_progress = on_progress
 
     def __call__(self, flight: Flight, done: Completion) -> None:

@@ -78,7 +78,7 @@ def _run(scenario: Scenario, choice: PolicyChoice, writer: RunRecorder, on_progr
         on_progress=on_progress,
     )
     dispatcher = Dispatcher(
-        clock, cluster, choice, workload, record.log.columns, record, seed=scenario.seed, ahead_s=ahead_s
+        clock, cluster, choice, workload, record.columns, record, seed=scenario.seed, ahead_s=ahead_s
     )
     feed(clock, arrivals, dispatcher.entrance)
     with _no_garbage_collection():

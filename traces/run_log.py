@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from math import inf, isfinite
-from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
 from traces.iteration_log import ROWS, Columns, Flight, IterationLog
+from traces.request_log import RequestLog
 from traces.run_record import RunRecorder
 from traces.workload import Workload
 
 FLIGHTS = 4096
 """So many are made into columns at a time."""
-OF_SEQUENCE = attrgetter(
-    "request_id", "scheduled_s", "first_token_s", "finished_s", "generated", "cached_tokens", "preemptions"
-)
-SEQUENCE_COLUMNS = ("scheduled_s", "first_token_s", "finished_s", "generated_tokens", "cached_tokens", "preemptions")
 
 
 class RunLog:
@@ -28,8 +22,8 @@ class RunLog:
     ----------
     writer
         Of the run record.
-    workload
-        Its request i is the sequence with request id i.
+    requests
+        Takes those that end: :class:`traces.request_log.KnownRequests`, or requests that arrive.
     complete
         Returns the columns ``flops`` and ``outside`` of iterations, see :class:`traces.iteration_log.IterationLog`.
     replicas
@@ -41,42 +35,22 @@ class RunLog:
     ----------
     finished
         Requests that have ended.
-    columns
-        Those of the requests, by name; what only a cluster knows of a request is set there by it.
     """
 
     def __init__(
         self,
         writer: RunRecorder,
-        workload: Workload,
+        requests: RequestLog,
         complete: Callable[[Columns], Columns],
         *,
         replicas: int = 1,
         settled_s: Callable[[], float] = lambda: inf,
     ) -> None:
-        self._writer, self._settled_s = writer, settled_s
+        self._writer, self._requests, self._settled_s = writer, requests, settled_s
         self._iterations = IterationLog(complete, replicas=replicas)
         self._flights: list[Flight] = []
         self._ended: list[Any] = []
         self.finished = 0
-        size = len(workload)
-        self.columns: dict[str, np.ndarray[Any, Any]] = {
-            "request_id": np.arange(size),
-            "replica": np.zeros(size, np.int32),
-            "arrival_s": workload.arrival_s,
-            "scheduled_s": np.full(size, np.nan),
-            "first_token_s": np.full(size, np.nan),
-            "finished_s": np.full(size, np.nan),
-            "prompt_tokens": workload.prompt_tokens,
-            "output_tokens": workload.output_tokens,
-            "generated_tokens": np.zeros(size, np.int64),
-            "cached_tokens": np.zeros(size, np.int64),
-            "preemptions": np.zeros(size, np.int32),
-            "decode_replica": np.zeros(size, np.int32),
-            "transfer_s": np.zeros(size),
-            "restarts": np.zeros(size, np.int32),
-            "bubble_s": np.zeros(size),
-        }
 
     def iterations(self, flight: Flight) -> None:
         """Note that a batch ran, once or several times in a row."""
@@ -96,15 +70,13 @@ class RunLog:
         for table in self._iterations.tables(self._settled_s(), rest=rest):
             self._writer.table(table)
         if self._ended:
-            request, *columns = np.asarray(list(map(OF_SEQUENCE, self._ended))).T
-            for name, column in zip(SEQUENCE_COLUMNS, columns, strict=True):
-                self.columns[name][request.astype(np.int64)] = column
+            self._requests.take(self._ended)
             self._ended.clear()
 
     def close(self) -> None:
         """Hand everything that is left to the writer."""
         self._write(rest=True)
-        self._writer.requests(self.columns)
+        self._writer.requests(self._requests.made())
 
 
 def describe_workload(workload: Workload) -> dict[str, Any]:
