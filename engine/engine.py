@@ -133,6 +133,11 @@ class Engine:
         """Requests that hold none, between two steps."""
         return len(self._live) - self.running
 
+    @property
+    def next_id(self) -> int:
+        """The id of the next request."""
+        return self._next_id
+
     # --- requests in ---
 
     def add_request(

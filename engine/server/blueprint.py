@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
 from engine.clock import WallClock
 from engine.costs import costs_known
@@ -36,11 +38,15 @@ class Blueprint:
         What was asked for.
     tokenizer
         Called with the model in the engine's process: a function of some module, since it is sent by its name.
+    record, record_s
+        Where to write run records of what is served, none if None, and how many seconds each may be long.
     """
 
     settings: EngineSettings
     choice: PolicyChoice
     tokenizer: TokenizerOf = no_tokenizer
+    record: Path | None = None
+    record_s: float = inf
 
     @property
     def profile(self) -> str | None:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from engine.sampling import SamplingParams
-from engine.server.messages import Idle, Produced, Ready, Step
+from engine.server.messages import Failed, Idle, Produced, Ready, Step
 
 OnStep = Callable[[Step], None]
 OnIdle = Callable[[Idle], None]
+OnFailed = Callable[[Failed], None]
 
 
 class ServerError(Exception):
@@ -107,10 +108,11 @@ class EngineClient(Protocol):
         """
         ...
 
-    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
         """Call ``on_step`` after every iteration from now on, from the server's event loop.
 
-        ``on_idle`` is called when there is nothing left to do, with what was aborted since the last iteration.
+        ``on_idle`` is called when there is nothing left to do, with what was aborted since the last iteration,
+        ``on_failed`` when an iteration failed.
         """
         ...
 

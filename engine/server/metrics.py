@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from engine.server.client import EngineClient
-from engine.server.messages import Finish, Idle, Produced, Served, Step
+from engine.server.messages import Failed, Finish, Idle, Produced, Served, Step
 from engine.server.weighted_histogram import WeightedHistogram
 
 FIRST_TOKEN_S = (
@@ -37,6 +37,7 @@ ITERATION_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5
 RATIO = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 REASONS: dict[Finish, str] = {"stop": "stop", "length": "length", "cancelled": "abort"}
+FAILED = "error"
 """Why a request ended, and what vLLM calls it."""
 
 
@@ -85,6 +86,7 @@ class Metrics:
         names = [*self._labels, "finished_reason"]
         ended = Counter("vllm:request_success", "Requests that ended.", names, registry=registry)
         self._ended = {key: ended.labels(**self._labels, finished_reason=name) for key, name in REASONS.items()}
+        self._failed = ended.labels(**self._labels, finished_reason=FAILED)
         self._batch_tokens = self._histogram("vllm:iteration_tokens_total", "Tokens of an iteration.", BATCH_TOKENS)
         self._ttft = self._histogram("vllm:time_to_first_token_seconds", "Time to first token.", FIRST_TOKEN_S)
         self._gaps = WeightedHistogram(
@@ -100,7 +102,7 @@ class Metrics:
         )
         registry.register(_PolicyInfo(client, self._labels))
         ProcessCollector(registry=registry)
-        client.watch(self.take, self.take)
+        client.watch(self.take, self.take, self.fail)
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, list(self._labels), registry=self._registry).labels(**self._labels)
@@ -122,6 +124,10 @@ class Metrics:
                 self._end(each, each.finish)
         if isinstance(event, Step):
             self._iterate(event)
+
+    def fail(self, event: Failed) -> None:
+        """Take note of requests whose iteration failed."""
+        self._failed.inc(len(event.keys))
 
     def _end(self, produced: Produced, finish: Finish) -> None:
         self._ended[finish].inc()

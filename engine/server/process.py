@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -16,7 +18,9 @@ from queue import SimpleQueue
 from engine.options import quiet
 from engine.server.blueprint import Blueprint
 from engine.server.channel import Channel
-from engine.server.messages import Dead, FromEngine, ToEngine, Unready
+from engine.server.messages import Dead, FromEngine, Stop, ToEngine, Unready
+from engine.server.record_folder import RecordFolder
+from engine.server.recorder import Recorder
 from engine.server.service import BrokenEngineError, Service
 from engine.shortage import first_line
 from traces.errors import InputError
@@ -25,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal or a supervisor sends to all processes: the server's alone decides what follows from it."""
+ORPHAN_S = 10.0
+"""How long the last record may take to be completed once the server is gone."""
 
 
 def spawn_engine(blueprint: Blueprint) -> tuple[BaseProcess, Connection]:
@@ -52,25 +58,47 @@ def run_engine(connection: Connection, blueprint: Blueprint) -> None:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     inbox: SimpleQueue[Sequence[ToEngine]] = SimpleQueue()
-    channel = Channel(connection, inbox.put, lambda: os._exit(1))
+    channel = Channel(connection, inbox.put, lambda: _orphan(blueprint, inbox))
     channel.start()
-    last = _life(blueprint, inbox, channel)
-    if last is not None:
-        channel.send(last)
+    with ExitStack() as records:
+        last = _life(blueprint, inbox, channel, records)
+        if last is not None:
+            channel.send(last)
     channel.close()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0 if last is None else 2 if isinstance(last, Unready) else 1)
 
 
-def _life(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], channel: Channel) -> FromEngine | None:
-    """Serve until told to stop; return what there is to say where it comes to another end."""
+def _orphan(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]]) -> None:
+    """The server is gone: end at once, or as soon as the last record is complete."""
+    if blueprint.record is not None:
+        inbox.put((Stop(drain=False),))
+        time.sleep(ORPHAN_S)
+    os._exit(1)
+
+
+def _life(
+    blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], channel: Channel, records: ExitStack
+) -> FromEngine | None:
+    """Serve until told to stop; return what there is to say where it comes to another end.
+
+    ``records`` are complete when they are closed.
+    """
     try:
         quiet()
+        folder = None if blueprint.record is None else RecordFolder(blueprint.record)
         engine = blueprint.build()
+        recorder = (
+            None
+            if folder is None
+            else Recorder(folder, engine, model=blueprint.settings.model, period_s=blueprint.record_s)
+        )
         gc.collect()
         gc.freeze()
-        Service(engine, blueprint.choice, inbox, channel.send, profile=blueprint.profile).run()
+        service = Service(engine, blueprint.choice, inbox, channel.send, profile=blueprint.profile, follower=recorder)
+        records.callback(service.close)
+        service.run()
     except InputError as error:
         return Unready(message=str(error))
     except BrokenEngineError as error:

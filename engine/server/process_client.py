@@ -21,6 +21,7 @@ from engine.server.channel import Channel
 from engine.server.client import (
     EngineDownError,
     IterationError,
+    OnFailed,
     OnIdle,
     OnStep,
     ServerError,
@@ -50,7 +51,7 @@ from engine.server.stream import RequestStream
 from traces.errors import InputError
 
 log = logging.getLogger(__name__)
-Told = TypeVar("Told", Step, Idle)
+Told = TypeVar("Told", Step, Idle, Failed)
 
 STOPPED = "the server has stopped"
 GONE = "the engine's process is gone"
@@ -94,6 +95,7 @@ class ProcessClient:
         self._swaps: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._on_step: list[OnStep] = []
         self._on_idle: list[OnIdle] = []
+        self._on_failed: list[OnFailed] = []
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._now: Ready | None = None
         self._refusal: str | None = None
@@ -173,11 +175,13 @@ class ProcessClient:
         finally:
             self._swaps.pop(ticket, None)
 
-    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
-        """Call ``on_step`` after every iteration from now on, ``on_idle`` when there is nothing left to do."""
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
+        """Call ``on_step`` after every iteration from now on; see :class:`engine.server.client.EngineClient`."""
         self._on_step.append(on_step)
         if on_idle is not None:
             self._on_idle.append(on_idle)
+        if on_failed is not None:
+            self._on_failed.append(on_failed)
 
     async def ended(self) -> str | None:
         """Return, once the engine's process has ended, why it did; None where it was told to."""
@@ -261,6 +265,7 @@ class ProcessClient:
             case Failed():
                 for key in message.keys:
                     self._fail(key, IterationError(message.message))
+                _tell(self._on_failed, message)
             case Refused():
                 self._fail(message.key, UnservableError(message.message))
             case Swapped():

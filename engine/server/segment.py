@@ -80,13 +80,13 @@ class Segment:
     start_s
         When the first of its requests arrived, by the engine's clock: its own begins there.
     first_id
-        The least id of its requests.
+        Of its requests: those that arrive after it have ascending ids without a gap.
     salt
         For :func:`prefix_names`.
     """
 
     def __init__(self, log: RunLog, requests: ArrivingRequests, *, start_s: float, first_id: int, salt: bytes) -> None:
-        self.first_id = first_id
+        self._first_id = first_id
         self._log, self._requests, self._start_s, self._salt = log, requests, start_s, salt
         self._end_id: float = inf
         self._hashes: dict[int, IntColumn] = {}
@@ -99,7 +99,11 @@ class Segment:
     @property
     def complete(self) -> bool:
         """Whether all of its requests have ended, and no more of them come."""
-        return self._log.finished == self._end_id - self.first_id
+        return self._log.finished == self._end_id - self._first_id
+
+    def owns(self, request: Request) -> bool:
+        """Whether a request is its own: one that arrived in it."""
+        return self._first_id <= request.request_id < self._end_id
 
     def ran(self, iteration: Iteration) -> None:
         """Take an iteration."""
@@ -145,7 +149,7 @@ def prefix_names(hashes: Iterable[int | bytes], salt: bytes) -> IntColumn:
     Whoever does not know ``salt`` cannot find out by trying what is in them.
     """
     made = [blake2b(str(each).encode(), digest_size=8, key=salt).digest() for each in hashes]
-    return np.frombuffer(b"".join(made), "<u8").astype(np.uint64).__rshift__(64 - NAME_BITS).astype(np.int64)
+    return (np.frombuffer(b"".join(made), "<u8") >> np.uint64(64 - NAME_BITS)).astype(np.int64)
 
 
 def _hash_ids(names: Sequence[IntColumn], block_size: int) -> HashIds | None:
@@ -153,9 +157,7 @@ def _hash_ids(names: Sequence[IntColumn], block_size: int) -> HashIds | None:
     if not any(map(len, names)) or (HASHED_TOKENS % block_size and block_size % HASHED_TOKENS):
         return None
     given = _ragged(names, block_size)
-    finer = [
-        given.of_blocks(index, len(each) * block_size, HASHED_TOKENS) for index, each in enumerate(names)
-    ]
+    finer = [given.of_blocks(index, len(each) * block_size, HASHED_TOKENS) for index, each in enumerate(names)]
     return _ragged(finer, HASHED_TOKENS)
 
 

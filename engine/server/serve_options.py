@@ -85,6 +85,23 @@ def serve_command(
         float,
         typer.Option("--drain-timeout", help="Seconds for what runs to finish after SIGTERM.", rich_help_panel=LIMITS),
     ] = 60.0,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record",
+            help="A folder for run records 0001, 0002, ...: lengths and times of what is served, never what was said. "
+            "A new one begins with every other policy.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    record_minutes: Annotated[
+        float,
+        typer.Option(
+            "--record-minutes",
+            help="A new record begins after so long, at the next request; a process that is killed loses the last.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = 60.0,
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
@@ -114,6 +131,10 @@ def serve_command(
     nothing new is taken on; a second drops it. Where the engine breaks, requests
     get 500 or 503, and the server ends with status 1 for its supervisor to see.
 
+    --record keeps what is served as run records, each with its workload.jsonl, for
+    simulator run --workload and profiler calibrate --run. Where the disk is full it
+    says so once, and serving goes on.
+
     Example: python -m engine serve --model llama-60m --load-format dummy --policy sarathi-serve
 
     curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
@@ -137,5 +158,7 @@ def serve_command(
         request_timeout=request_timeout,
         write_timeout=write_timeout,
         drain_timeout=drain_timeout,
+        record=record,
+        record_minutes=record_minutes,
     )
     raise typer.Exit(serve(options.settings_of(given), asked))

@@ -25,6 +25,7 @@ from engine.server.messages import (
     Swapped,
     ToEngine,
 )
+from engine.server.recorder import Follower, Unrecorded
 from engine.server.report import dropped, load_of, step_of
 from engine.shortage import first_line, is_shortage
 from policies.catalog import PolicyChoice, policy_of
@@ -55,6 +56,8 @@ class Service:
         Takes what goes to the server, and waits for nothing.
     profile
         What the engine's cost model is fitted to.
+    follower
+        Sees all that the engine does.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Service:
         send: Callable[[FromEngine], None],
         *,
         profile: str | None = None,
+        follower: Follower | None = None,
     ) -> None:
         self._engine = engine
         self._choice = choice
         self._inbox = inbox
         self._send = send
         self._profile = profile
+        self._follower = follower or Unrecorded()
         self._live: dict[int, Request] = {}
         self._keys: dict[int, int] = {}
         self._dropped: list[Produced] = []
@@ -95,6 +100,10 @@ class Service:
             if not self._engine.has_work:
                 self._rest()
         self._send(Stopped())
+
+    def close(self) -> None:
+        """Let the follower know that nothing more comes; wait until it has done its part."""
+        self._follower.close(list(self._live.values()))
 
     def _ready(self) -> Ready:
         memory = self._engine.runner.memory
@@ -147,6 +156,7 @@ class Service:
         else:
             self._live[command.key] = request
             self._keys[request.request_id] = command.key
+            self._follower.arrived(request)
             if self._start_s is not None:
                 self._start_s = max(self._start_s, command.arrival_s)
 
@@ -156,6 +166,7 @@ class Service:
         if request is not None:
             self._engine.cancel(request)
             self._dropped.append(dropped(request, key, self._engine.clock.now_s()))
+            self._follower.left((request,))
             self._forget(request)
 
     def _forget(self, request: Request) -> None:
@@ -168,6 +179,7 @@ class Service:
             choice = policy_of(command.policy, where="policy")
             self._engine.swap_policy(choice)
             self._choice = choice
+            self._follower.swapped()
         except InputError as error:
             problem = str(error)
         self._insist(self._engine.kv_problem())
@@ -185,6 +197,7 @@ class Service:
         assert iteration is not None, "work, and nothing to run"
         self._failures = 0
         self._start_s = iteration.end_s
+        self._follower.ran(iteration)
         self._send(step_of(self._engine, iteration, self._keys, self._dropped))
         self._dropped.clear()
         for request in iteration.finished:
@@ -200,6 +213,7 @@ class Service:
             raise BrokenEngineError(f"the scheduler failed: {type(error).__name__}: {first_line(error)}")
         self._start_s = None
         self._failures += 1
+        self._follower.left(lost)
         self._send(Failed(keys=tuple(self._keys[request.request_id] for request in lost), message=message))
         for request in lost:
             self._forget(request)

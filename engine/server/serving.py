@@ -56,12 +56,16 @@ class ServeSettings:
     request_timeout: float = 600.0
     write_timeout: float = 60.0
     drain_timeout: float = 60.0
+    record: Path | None = None
+    record_minutes: float = 60.0
 
     def __post_init__(self) -> None:
         for name in ("request_timeout", "write_timeout", "drain_timeout"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise InputError(f"is {value}", where=f"--{name.replace('_', '-')}", expected="seconds, more than 0")
+        if not self.record_minutes > 0:
+            raise InputError(f"is {self.record_minutes}", where="--record-minutes", expected="a number > 0, or inf")
 
     def doors(self) -> dict[str, Door]:
         """Return what opens ``/v1`` and ``/admin``; InputError if a key is none."""
@@ -99,7 +103,13 @@ def serve(settings: EngineSettings, asked: ServeSettings) -> int:
     InputError
         If anything asked for is wrong, or the port is taken.
     """
-    blueprint = Blueprint(settings=settings, choice=policy_choice(settings), tokenizer=server_tokenizer)
+    blueprint = Blueprint(
+        settings=settings,
+        choice=policy_choice(settings),
+        tokenizer=server_tokenizer,
+        record=asked.record,
+        record_s=60 * asked.record_minutes,
+    )
     guarded = asked.doors()
     template = read_template(asked.chat_template) if asked.chat_template else None
     with bound_socket(asked.host, asked.port) as listener:
