@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,14 +14,15 @@ from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import parse_choice
 from policies.rerun import COMPARED, follow, held
+from profiler.aggregates import Aggregates, BatchLike, Slice
 from profiler.deployment import Deployment
 from profiler.device import load_device
 from profiler.tile import Floats
 from traces.errors import InputError
-from traces.run_columns import RunMeta, RunRecord
+from traces.run_columns import RequestColumns, RunMeta, RunRecord
 from traces.run_record import FILES, META, read_run
 from traces.settings import from_mapping
-from traces.workload import Workload
+from traces.workload import FloatColumn, Workload
 
 FEWEST_ITERATIONS = 50
 LEAST_SAME = 0.5
@@ -43,12 +44,12 @@ class RecordedRun:
     time_s
         What it took, float64 [iterations].
     left_out
-        Iterations that did not hold what the policy makes of the requests.
+        Iterations with several chunks that did not hold what the policy makes of the requests.
     """
 
     where: Path
     deployment: Deployment
-    batches: Sequence[Batch]
+    batches: Sequence[BatchLike]
     time_s: Floats
     left_out: int
 
@@ -56,7 +57,9 @@ class RecordedRun:
 def read_recorded(path: str | PathLike[str]) -> RecordedRun:
     """Read a run record and run its policy again by its clock, which gives the batches back.
 
-    Iterations are kept where the batch has the counts that the record states.
+    Iterations are kept where the batch has the counts that the record states; and where there is one chunk at most, so
+    that the record says all itself. It has to: what was served live was aborted, or found in the prefix cache, or was
+    on its way to the scheduler when an iteration began, and no policy run again knows of that.
 
     Raises
     ------
@@ -73,10 +76,9 @@ def read_recorded(path: str | PathLike[str]) -> RecordedRun:
     _check_single(run.meta, folder)
     deployment = from_mapping(Deployment, run.meta.groups[0].deployment, where=f"{folder / META}, deployment")
     load_device(deployment.device)
-    batches = _followed(run, deployment, folder)
-    same = _same(run, batches)
+    batches = _batches(run, deployment, folder)
     time_s = run.iterations.busy_s
-    kept = [row for row, batch in enumerate(batches) if same[row] and batch is not None and time_s[row] > 0]
+    kept = [row for row, batch in enumerate(batches) if batch is not None and time_s[row] > 0]
     if len(kept) < max(FEWEST_ITERATIONS, LEAST_SAME * len(batches)):
         name = str(run.meta.policy.get("name"))
         what = f"{len(kept)} of {len(batches)} iterations hold what {name} with these settings makes of the requests"
@@ -91,20 +93,53 @@ def read_recorded(path: str | PathLike[str]) -> RecordedRun:
     )
 
 
-def _followed(run: RunRecord, deployment: Deployment, folder: Path) -> list[Batch | None]:
-    """Return the batches that the run's policy makes of its requests, by the run's own clock."""
+def _batches(run: RunRecord, deployment: Deployment, folder: Path) -> list[BatchLike | None]:
+    """Return what each iteration held; None where that cannot be told."""
+    followed = max(_followed(run, deployment, folder), key=lambda each: sum(batch is not None for batch in each))
+    return [whole if whole is not None else alone for whole, alone in zip(followed, _alone(run), strict=True)]
+
+
+def _alone(run: RunRecord) -> list[BatchLike | None]:
+    """Return the iterations with one chunk at most, which their counts describe."""
+    rows = np.stack([getattr(run.iterations, name) for name in COMPARED], axis=1).tolist()
+    return [
+        Aggregates(
+            chunks=(Slice(tokens, past),) if chunks else (),
+            decodes=decodes,
+            outputs=outputs,
+            decode_context_sum=context_sum,
+            decode_context_max=context_max,
+        )
+        if chunks < 2
+        else None
+        for tokens, chunks, decodes, outputs, context_sum, context_max, past in rows
+    ]
+
+
+def _followed(run: RunRecord, deployment: Deployment, folder: Path) -> Iterator[list[Batch | None]]:
+    """Yield the batches that the run's policy makes of its requests, by the run's own clock; None where they are not
+    what the record states. First they come when they came, then when they were first scheduled: not before either was
+    what came over a network in the scheduler's hands."""
     settings = {key: value for key, value in run.meta.policy.items() if key != "name"}
     choice = parse_choice(str(run.meta.policy.get("name")), settings, where=f"{folder / META}, policy")
     limit = deployment.context_limit
     memory = KVMemory(blocks=run.meta.kv_blocks, block_size=run.meta.block_size, max_model_len=limit)
-    requests = run.requests
-    workload = Workload(
-        name=str(folder),
-        arrival_s=requests.arrival_s,
-        prompt_tokens=requests.prompt_tokens,
-        output_tokens=requests.output_tokens,
+    for come_s in (run.requests.arrival_s, run.requests.scheduled_s):
+        arrivals = Arrivals(_served(run.requests, come_s, str(folder)), memory.block_size)
+        batches = follow(choice.build(memory), arrivals, run.iterations)
+        yield [batch if same else None for batch, same in zip(batches, _same(run, batches), strict=True)]
+
+
+def _served(requests: RequestColumns, come_s: FloatColumn, name: str) -> Workload:
+    """Return the requests that got a token, with the tokens that they got, as if each had come at ``come_s``."""
+    served = np.flatnonzero(requests.generated_tokens)
+    order = served[np.argsort(come_s[served], kind="stable")]
+    return Workload(
+        name=name,
+        arrival_s=come_s[order],
+        prompt_tokens=requests.prompt_tokens[order],
+        output_tokens=requests.generated_tokens[order],
     )
-    return follow(choice.build(memory), Arrivals(workload, memory.block_size), run.iterations)
 
 
 def _check_single(meta: RunMeta, folder: Path) -> None:

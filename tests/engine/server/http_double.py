@@ -12,7 +12,7 @@ import uvicorn
 
 from engine.sampling import SamplingParams, TokenLogprobs
 from engine.server.app import build_app
-from engine.server.client import EngineDownError, OnIdle, OnStep, QueueFullError, ServerError, UnservableError
+from engine.server.client import EngineDownError, OnFailed, OnIdle, OnStep, QueueFullError, ServerError, UnservableError
 from engine.server.connection import connection_type
 from engine.server.keys import doors
 from engine.server.messages import Produced, Ready, Served
@@ -129,7 +129,7 @@ class FakeClient:
     async def swap(self, policy: dict[str, Any]) -> dict[str, Any]:
         return policy
 
-    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
         pass
 
     async def ended(self) -> str | None:

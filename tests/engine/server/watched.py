@@ -7,8 +7,8 @@ from math import nan
 from typing import Any
 
 from engine.sampling import SamplingParams
-from engine.server.client import OnIdle, OnStep, Stream, UnservableError
-from engine.server.messages import Finish, Idle, Load, Produced, Ready, Served, Step
+from engine.server.client import OnFailed, OnIdle, OnStep, Stream, UnservableError
+from engine.server.messages import Failed, Finish, Idle, Load, Produced, Ready, Served, Step
 from policies import choose
 from policies.catalog import policy_of
 from profiler.deployment import Deployment
@@ -37,6 +37,7 @@ class Watched:
         self.unhealthy: str | None = None
         self._on_step: list[OnStep] = []
         self._on_idle: list[OnIdle] = []
+        self._on_failed: list[OnFailed] = []
 
     def submit(self, prompt_token_ids: list[int], params: SamplingParams, *, count: int = 1) -> list[Stream]:
         raise AssertionError("nobody asks here")
@@ -49,10 +50,12 @@ class Watched:
         self.ready = ready(choice.name, deployment=self.ready.deployment, **choice.as_dict())
         return self.ready.policy
 
-    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None) -> None:
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
         self._on_step.append(on_step)
         if on_idle is not None:
             self._on_idle.append(on_idle)
+        if on_failed is not None:
+            self._on_failed.append(on_failed)
 
     async def ended(self) -> str | None:
         raise AssertionError("it does not end")
@@ -63,10 +66,13 @@ class Watched:
     async def close(self) -> None:
         """Nothing to end."""
 
-    def say(self, event: Step | Idle) -> None:
+    def say(self, event: Step | Idle | Failed) -> None:
         if isinstance(event, Step):
             for on_step in self._on_step:
                 on_step(event)
+        elif isinstance(event, Failed):
+            for on_failed in self._on_failed:
+                on_failed(event)
         else:
             for on_idle in self._on_idle:
                 on_idle(event)
