@@ -190,7 +190,6 @@ def test_runs_that_cannot_calibrate_are_refused(tmp_path: Path) -> None:
         return {"groups": [group | keys]}
 
     for changes, message in (
-        ({"policy": {"name": "orca"}}, r"iterations hold what orca with these settings makes of the requests"),
         ({"policy": {"name": "unheard-of"}}, "unknown policy 'unheard-of'"),
         (changed({"deployment": group["deployment"] | {"device": "b999"}}), "unknown device 'b999'"),
         (changed({"deployment": group["deployment"] | {"model": "gpt-9"}}), "unknown model 'gpt-9'"),
@@ -204,6 +203,41 @@ def test_runs_that_cannot_calibrate_are_refused(tmp_path: Path) -> None:
     (run / "iterations.parquet").unlink()
     with pytest.raises(InputError, match=r"holds no iterations.parquet"):
         read_recorded(run)
+
+
+def counts(batches: Any) -> list[tuple[int, int, int, int]]:
+    return [(each.prefill_tokens, each.decodes, each.decode_context_sum, len(each.chunks)) for each in batches]
+
+
+def test_what_no_policy_makes_again_is_read_from_the_record(tmp_path: Path) -> None:
+    """Of a batch with several chunks only the policy knows which they were: with another one they are left out."""
+    folder = record(tmp_path / "run", SHIPPED, requests=20)
+    whole = read_recorded(folder)
+    assert whole.left_out == 0
+    write_json(folder / "run.json", read_json(folder / "run.json") | {"policy": {"name": "orca"}})
+    rest = read_recorded(folder)
+    several = [each for each in whole.batches if len(each.chunks) > 1]
+    assert several
+    assert rest.left_out == len(several)
+    assert counts(rest.batches) == counts(each for each in whole.batches if len(each.chunks) < 2)
+
+
+def test_requests_that_came_late_or_left_early(tmp_path: Path) -> None:
+    """Arrival before the iteration in whose hands it first was, and aborts after some tokens, change no batch."""
+    folder = record(tmp_path / "run", SHIPPED, requests=20)
+    whole = read_recorded(folder)
+    path = folder / "requests.parquet"
+    table = parquet.read_table(path)
+    for name, values in (
+        ("arrival_s", np.maximum(0, table["scheduled_s"].to_numpy() - 1.0)),
+        ("output_tokens", table["output_tokens"].to_numpy() + 7),
+    ):
+        place, field = table.schema.get_field_index(name), table.schema.field(name)
+        table = table.set_column(place, field, pa.array(values, field.type))
+    parquet.write_table(table, path)
+    again = read_recorded(folder)
+    assert again.left_out == 0
+    assert counts(again.batches) == counts(whole.batches)
 
 
 def test_a_short_run_is_no_ground_for_a_calibration(tmp_path: Path) -> None:
