@@ -139,8 +139,16 @@ class Segment:
             arrival_s=columns["arrival_s"][rows],
             prompt_tokens=columns["prompt_tokens"][rows],
             output_tokens=np.maximum(columns["generated_tokens"][rows], 1),
-            hash_ids=_hash_ids([self._hashes.get(each, NO_NAMES) for each in ids], block_size),
+            hash_ids=self._hash_ids(ids, columns["prompt_tokens"][rows].tolist(), block_size),
         )
+
+    def _hash_ids(self, ids: Sequence[int], prompts: Sequence[int], block_size: int) -> HashIds | None:
+        if not self._hashes:
+            return None
+        most = max(1, block_size // HASHED_TOKENS)
+        names = [self._hashes.get(each, NO_NAMES) for each in ids]
+        ends = [prefix_names(range(most * each, most * (each + 1)), self._salt) for each in ids]
+        return _hash_ids(names, ends, prompts, block_size)
 
 
 def prefix_names(hashes: Iterable[int | bytes], salt: bytes) -> IntColumn:
@@ -152,13 +160,19 @@ def prefix_names(hashes: Iterable[int | bytes], salt: bytes) -> IntColumn:
     return (np.frombuffer(b"".join(made), "<u8") >> np.uint64(64 - NAME_BITS)).astype(np.int64)
 
 
-def _hash_ids(names: Sequence[IntColumn], block_size: int) -> HashIds | None:
-    """Return names of prompt blocks as readers expect them; None where no prompt has any, or sizes do not fit."""
+def _hash_ids(
+    names: Sequence[IntColumn], ends: Sequence[IntColumn], prompts: Sequence[int], block_size: int
+) -> HashIds | None:
+    """Return names of prompt blocks as readers expect them, one also for the last, which the prompt does not fill and
+    nobody shares: from ``ends``. None where no prompt has any, or sizes do not fit."""
     if not any(map(len, names)) or (HASHED_TOKENS % block_size and block_size % HASHED_TOKENS):
         return None
     given = _ragged(names, block_size)
-    finer = [given.of_blocks(index, len(each) * block_size, HASHED_TOKENS) for index, each in enumerate(names)]
-    return _ragged(finer, HASHED_TOKENS)
+    values = []
+    for index, (each, end, prompt) in enumerate(zip(names, ends, prompts, strict=True)):
+        full = given.of_blocks(index, len(each) * block_size, HASHED_TOKENS)
+        values.append(np.append(full, end[: -(-prompt // HASHED_TOKENS) - len(full)]))
+    return _ragged(values, HASHED_TOKENS)
 
 
 def _ragged(values: Sequence[IntColumn], block_size: int) -> HashIds:

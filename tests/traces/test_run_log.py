@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ def test_whatever_the_order_and_however_many_at_once(order: list[int], cuts: lis
     whole.take(served)
     mixed = [served[each] for each in order]
     bounds = [0, *sorted(cuts), 12]
-    for first, last in zip(bounds, bounds[1:], strict=False):
+    for first, last in pairwise(bounds):
         parts.take(mixed[first:last])
     assert len(parts) == 12
     assert parts.ids().tolist() == list(range(5, 17))
