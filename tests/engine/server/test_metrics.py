@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.server.messages import Idle, Load, Produced
+from engine.server.messages import Failed, Idle, Load, Produced
 from engine.server.metrics import NEXT_TOKEN_S, Metrics, lengths_up_to, metrics_router
 from tests.engine.server.watched import Watched, ended, ready, step
 
@@ -167,6 +167,14 @@ def test_what_a_request_took_is_noted_when_it_ends() -> None:
         assert (samples[f"vllm:{name}_count"], samples[f"vllm:{name}_sum"]) == (count, total)
     assert scraped.samples(finished_reason="length")["vllm:request_success_total"] == 1
     assert scraped.samples(finished_reason="stop")["vllm:request_success_total"] == 0
+
+
+def test_failed_requests_are_counted() -> None:
+    scraped = Scraped()
+    assert scraped.samples(finished_reason="error")["vllm:request_success_total"] == 0
+    scraped.client.say(Failed(keys=(3, 4), message="a fever"))
+    assert scraped.samples(finished_reason="error")["vllm:request_success_total"] == 2
+    assert scraped.samples(finished_reason="abort")["vllm:request_success_total"] == 0
 
 
 def test_the_policy_is_the_one_that_rules_when_asked() -> None:

@@ -139,7 +139,7 @@ def test_what_a_kill_leaves(model: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_had_is_said(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(AssertionError, match="error: --record .*file: cannot write: File exists"),
+        pytest.raises(AssertionError, match=r"error: --record .*file: cannot write: File exists"),
         serving(model, "--record", str(tmp_path / "file")),
     ):
         pass
