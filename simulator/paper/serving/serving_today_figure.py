@@ -64,8 +64,8 @@ def today_panel(groups: Sequence[Group], names: Mapping[str, str]) -> Panel:
         title="Capacity on later devices, chat",
         caption=(
             "Highest rate within targets of 5 (strict) and 25 (relaxed) iterations of 32 decodes at 4,096 tokens of "
-            f"context, each device's own. Over vLLM Sarathi-Serve {_gains(groups)}. vLLM v1 has one budget whatever the "
-            "target, and serves little where the target leaves no room for it; Slack chooses each budget by the target."
+            f"context, each device's own. Over vLLM Sarathi-Serve {_gains(groups)}. vLLM v1 has one budget whatever "
+            "the target, and serves little where the target leaves no room for it; Slack chooses each budget by it."
         ),
         figure=figure,
     )
