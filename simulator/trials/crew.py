@@ -78,8 +78,9 @@ def carry_out_all(
     """Carry out plans that know nothing of each other, and return what each found, in the order of ``plans``.
 
     A plan goes on as soon as its own answers are there, and a new one is begun only where the crew has places left:
-    whoever is at work stays with few candidates at a time, whose cost models it has in memory. What is found does
-    not depend on any of this.
+    whoever is at work stays with few candidates at a time, whose cost models it has in memory. A plan that computes for
+    long yields no trials now and then, so that the crew gets new ones meanwhile. What is found does not depend on any
+    of this.
     """
     return _Rounds(plans, crew, on_result).run()
 
@@ -92,6 +93,7 @@ class _Rounds(Generic[Result]):
         self._crew = crew
         self._on_result = on_result
         self._unopened = deque(plans)
+        self._paused = deque[str]()
         self._ready: deque[tuple[str, int, Trial]] = deque()
         self._answers: dict[str, list[Answer | None]] = {}
         self._running: dict[int, tuple[str, int]] = {}
@@ -101,6 +103,9 @@ class _Rounds(Generic[Result]):
     def run(self) -> dict[str, Result]:
         while len(self._results) < len(self._plans):
             self._fill()
+            if self._paused:
+                self._advance(self._paused.popleft(), [])
+                self._fill()
             if self._running:
                 for ticket, answered in self._crew.wait():
                     self._take(*self._running.pop(ticket), answered)
@@ -129,11 +134,12 @@ class _Rounds(Generic[Result]):
         plan = self._plans[name]
         try:
             trials = next(plan) if answers is None else plan.send(answers)
-            while not trials:
-                trials = plan.send([])
         except StopIteration as end:
             self._results[name] = end.value
             self._on_result(name, end.value)
+            return
+        if not trials:
+            self._paused.append(name)
             return
         self._answers[name] = [None] * len(trials)
         self._ready.extendleft(reversed([(name, place, trial) for place, trial in enumerate(trials)]))

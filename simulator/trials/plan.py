@@ -9,6 +9,7 @@ from simulator.trials.outcome import Outcome
 from simulator.trials.trial import Trial
 from traces.errors import InputError
 
+Name = TypeVar("Name")
 Result = TypeVar("Result")
 
 
@@ -23,7 +24,8 @@ Plan = Generator[Sequence[Trial], Sequence[Answer], Result]
 """Yields trials that may run side by side, is sent their answers in the same order, and returns what it found.
 
 It knows no clock and no random draw but by seed, so that equal answers lead to equal results: however many processes
-run the trials, and whether their answers come from a simulation or from a journal.
+run the trials, and whether their answers come from a simulation or from a journal. What it computes itself should be
+short, or be done in steps (:func:`in_steps`): others wait for it.
 """
 Runner = Callable[[Sequence[Trial]], Sequence[Answer]]
 """Runs trials and returns their answers in order."""
@@ -51,6 +53,15 @@ def carry_out(plan: Plan[Result], runner: Runner = run_here) -> Result:
     except StopIteration as end:
         result: Result = end.value
         return result
+
+
+def in_steps(parts: Mapping[Name, Callable[[], Result]]) -> Plan[dict[Name, Result]]:
+    """Return the plan that computes several things by itself, one a step, and asks for no trials."""
+    found: dict[Name, Result] = {}
+    for name, part in parts.items():
+        yield ()
+        found[name] = part()
+    return found
 
 
 def side_by_side(plans: Mapping[str, Plan[Result]]) -> Plan[dict[str, Result]]:

@@ -86,10 +86,15 @@ def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
         y=[most] * len(published),
         name="published",
         mode="markers+text",
-        text=[f"{ratio:g}x<br>{way}" for way, ratio in published.items()],
+        text=[f"{ratio:g}x" for ratio in published.values()],
         textposition="top center",
         textfont={"color": INK, "size": 12},
-        marker={"symbol": "circle-open", "size": 11, "line": {"width": 2}, "color": INK},
+        marker={
+            "symbol": "diamond-open",
+            "size": 12,
+            "line": {"width": 2.2},
+            "color": [lines[way].colour for way in published],
+        },
     )
     last_s = max(completion_s(run) for run in runs.values())
     figure.update_xaxes(title="time (s)", range=[0, 1.03 * last_s])
@@ -99,8 +104,8 @@ def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
         name="gpt3-completion",
         title="Requests done over time",
         caption="Same 64 GPUs, same requests, all there at the start: the pipeline is the slowest way under Orca and "
-        "the fastest under SARATHI. Open circles: where curves would end that take the published multiple of "
-        "SARATHI's time.",
+        "the fastest under SARATHI. Open diamonds: where the curve of that colour would end if it took the published "
+        "multiple of SARATHI's time.",
         figure=figure,
     )
 

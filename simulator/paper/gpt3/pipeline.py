@@ -28,7 +28,7 @@ from simulator.paper.gpt3.changes import (
 )
 from simulator.paper.gpt3.figures import bubble_panel, completion_panel, timeline_panel
 from simulator.paper.gpt3.setup import ORCA, STAGES, TP, Setup, bubble_s, busy_share, completion_s
-from simulator.trials.plan import Plan
+from simulator.trials.plan import Plan, in_steps
 from traces.run_record import RunRecord
 
 SECTION = "section 5.3"
@@ -49,10 +49,11 @@ NOTES = (
 
 def plan(_scratch: Path) -> Plan[Findings]:
     """Serve 10,000 requests in the three ways, and 3,000 with one thing changed at a time."""
-    yield from ()
     setup = Setup()
-    runs = setup.three_ways()
-    moved = {what: ratios(each.three_ways()) for what, each in changed().items()}
+    runs = yield from in_steps(setup.three_ways())
+    moved = {}
+    for what, each in changed().items():
+        moved[what] = ratios((yield from in_steps(each.three_ways())))
     ours = ratios(runs)
     return Findings(
         findings=tuple(_findings(setup, ours, moved)),

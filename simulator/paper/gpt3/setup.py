@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -136,12 +137,12 @@ class Setup:
         factor, least_s = self.prefill_factor, self.least_layer_s
         return OlderKernels(deployment, fitted, prefill_factor=factor, least_layer_s=least_s)
 
-    def three_ways(self) -> dict[str, RunRecord]:
-        """Return the runs of the paper's three scenarios."""
+    def three_ways(self) -> dict[str, Callable[[], RunRecord]]:
+        """Return what runs each of the paper's three scenarios."""
         return {
-            ORCA: self.run(self.choice(STAGES, LONGEST), STAGES),
-            SARATHI: self.run(self.choice(STAGES, self.chunk_tokens), STAGES),
-            TP: self.run(self.choice(1, LONGEST), 1),
+            ORCA: partial(self.run, self.choice(STAGES, LONGEST), STAGES),
+            SARATHI: partial(self.run, self.choice(STAGES, self.chunk_tokens), STAGES),
+            TP: partial(self.run, self.choice(1, LONGEST), 1),
         }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from policies.catalog import choose
@@ -23,7 +24,7 @@ from simulator.paper.gpt3.setup import (
     completion_s,
 )
 from simulator.paper.gpt3.today_figures import chunk_panel, ways_panel
-from simulator.trials.plan import Plan
+from simulator.trials.plan import Plan, in_steps
 from traces.run_record import RunRecord
 
 DEVICES = {"a100-sxm": "A100", "h100": "H100", "h200": "H200"}
@@ -46,9 +47,10 @@ NOTES = (
 
 def plan(_scratch: Path) -> Plan[Findings]:
     """Serve 3,000 requests on 64 GPUs of each kind, in each way."""
-    yield from ()
     setups = {name: today(device) for device, name in DEVICES.items()}
-    runs = {name: ways(setup) for name, setup in setups.items()}
+    runs = {}
+    for name, setup in setups.items():
+        runs[name] = yield from in_steps(ways(setup))
     return Findings(
         findings=tuple(finding for name, each in runs.items() for finding in _findings(name, each)),
         panels=(ways_panel({name: _named(each) for name, each in runs.items()}), chunk_panel(_sweeps(runs))),
@@ -63,17 +65,17 @@ def today(device: str, requests: int = REQUESTS) -> Setup:
     return Setup(device=device, requests=requests, memory_share=MEMORY_SHARE, eager=False)
 
 
-def ways(setup: Setup, chunks: Iterable[int] = CHUNKS) -> dict[str, RunRecord]:
-    """Return the runs of the paper's three scenarios, of SARATHI with other chunks, and of today's schedulers."""
+def ways(setup: Setup, chunks: Iterable[int] = CHUNKS) -> dict[str, Callable[[], RunRecord]]:
+    """Return what runs the paper's three scenarios, SARATHI with other chunks, and today's schedulers."""
     runs = setup.three_ways()
     for chunk in chunks:
         if chunk != setup.chunk_tokens:
-            runs[_with_chunk(chunk)] = setup.run(setup.choice(STAGES, chunk), STAGES)
+            runs[_with_chunk(chunk)] = partial(setup.run, setup.choice(STAGES, chunk), STAGES)
     for policy, budget in BUDGETS.items():
         choice = choose(policy, max_num_seqs=MOST_SEQS, max_num_batched_tokens=budget)
-        runs[f"TP8-PP8, {policy}"] = setup.run(choice, STAGES, seqs=MOST_SEQS)
+        runs[f"TP8-PP8, {policy}"] = partial(setup.run, choice, STAGES, seqs=MOST_SEQS)
     choice = choose("vllm-v1", max_num_seqs=MOST_SEQS // STAGES, max_num_batched_tokens=BUDGETS["vllm-v1"])
-    return {**runs, VLLM_TP: setup.run(choice, 1, seqs=MOST_SEQS // STAGES)}
+    return {**runs, VLLM_TP: partial(setup.run, choice, 1, seqs=MOST_SEQS // STAGES)}
 
 
 def _with_chunk(chunk: int) -> str:

@@ -8,6 +8,7 @@ from policies.costs import Costs
 from profiler.aggregates import Aggregates, Slice
 from profiler.cost_model import CostModel
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SAME, SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
@@ -134,15 +135,15 @@ def _panel(costs: CostModel, theirs: CostModel, gains: dict[int, float]) -> Pane
     titles = ["<b>A prompt in chunks</b>", "<b>Prompts and decodes</b>"]
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=titles)
     sizes = list(CHUNKS)
-    drawing.curve(figure, sizes, [worst(costs, chunk) for chunk in sizes], "ours", PALETTE[0], row=1, col=1)
+    marks.curve(figure, sizes, [worst(costs, chunk) for chunk in sizes], "ours", PALETTE[0], row=1, col=1)
     slow = [worst(theirs, chunk) for chunk in sizes]
-    drawing.curve(figure, sizes, slow, "with the paper's linear layers", PALETTE[3], dash="dash", row=1, col=1)
-    drawing.published(figure, list(PUBLISHED), list(PUBLISHED.values()), row=1, col=1)
-    drawing.curve(figure, sizes, list(gains.values()), "ours", PALETTE[0], row=1, col=2, showlegend=False)
+    marks.curve(figure, sizes, slow, "with the paper's linear layers", PALETTE[3], dash="dash", row=1, col=1)
+    marks.published(figure, list(PUBLISHED), list(PUBLISHED.values()), row=1, col=1)
+    marks.curve(figure, sizes, list(gains.values()), "ours", PALETTE[0], row=1, col=2, showlegend=False)
     figure.data[-1].mode = "lines+markers"
-    drawing.published(figure, [128], [PUBLISHED_GAIN], row=1, col=2)
+    marks.published(figure, [128], [PUBLISHED_GAIN], row=1, col=2)
     drawing.even_line(figure)
-    style(figure, height=drawing.HEIGHT, top=80)
+    style(figure, height=marks.HEIGHT, top=80)
     figure.update_xaxes(title="tokens of a chunk", tickvals=[64, 128, 256, 320, 384, 512])
     figure.update_yaxes(title="time over that of the whole prompt (x)", range=[0.8, 5.3], row=1, col=1)
     figure.update_yaxes(title="throughput over the baseline (x)", range=[0.8, 1.4], row=1, col=2)

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.figure_style import INK, shown
+from simulator.figure_style import INK
+from simulator.paper.marks import Values
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-HEIGHT = 480
-PUBLISHED = "published"
 LABELLED = 1.02
 """Bars from here on are tall enough for a label."""
-Values = Sequence[float]
-
-
-def curve(figure: Figure, x: Values, y: Values, name: str, colour: str, *, dash: str = "solid", **where: Any) -> None:
-    """Draw a curve of ours; ``where`` are further arguments of plotly, such as ``row`` and ``col``."""
-    line = {"color": colour, "dash": dash, "width": 2.5}
-    figure.add_scatter(x=list(x), y=list(y), name=shown(name), mode="lines", line=line, **where)
 
 
 def gains(figure: Figure, x: Sequence[Any], y: Values, colour: Any, **where: Any) -> None:
@@ -37,29 +29,6 @@ def gains(figure: Figure, x: Sequence[Any], y: Values, colour: Any, **where: Any
         marker={"color": colour},
         **where,
     )
-
-
-def published(figure: Figure, x: Sequence[Any], y: Values, *, texts: Sequence[str] = (), **where: Any) -> None:
-    """Draw what the paper prints as open markers, with ``texts`` at their right; once a figure in the legend."""
-    known = any(trace.name == PUBLISHED for trace in figure.data)
-    figure.add_scatter(
-        x=list(x),
-        y=list(y),
-        name=PUBLISHED,
-        legendgroup=PUBLISHED,
-        showlegend=not known,
-        mode="markers+text" if texts else "markers",
-        text=list(texts),
-        textposition="middle right",
-        textfont={"size": 12, "color": INK},
-        marker={"symbol": "diamond-open", "size": 12, "color": INK, "line": {"width": 2.2}},
-        **where,
-    )
-
-
-def ratio_axis(figure: Figure, title: str, ticks: Values) -> None:
-    """Make the x axis logarithmic, with plain numbers at ``ticks``."""
-    figure.update_xaxes(type="log", title=title, tickvals=list(ticks), ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def even_line(figure: Figure) -> None:

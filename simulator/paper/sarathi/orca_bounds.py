@@ -11,6 +11,7 @@ from policies.catalog import PolicyChoice
 from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings
 from simulator.paper.sarathi import drawing
@@ -129,9 +130,9 @@ def _bounds_panel(ours: Gains) -> Panel:
     for index, ((policy, values), colour) in enumerate(zip(ours.items(), PALETTE, strict=False)):
         x = [place + (index - 1) * width for place in range(len(labels))]
         drawing.gains(figure, x, list(values.values()), colour, name=policy, width=width * 0.92)
-        drawing.published(figure, x, PUBLISHED[policy])
+        marks.published(figure, x, PUBLISHED[policy])
     drawing.even_line(figure)
-    style(figure, height=drawing.HEIGHT)
+    style(figure, height=marks.HEIGHT)
     figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels)
     figure.update_yaxes(title="throughput over the baseline (x)", range=[0.98, 1.32])
     return Panel(
@@ -151,12 +152,12 @@ def _sweep_panel(swept: Mapping[str, Mapping[float, float]]) -> Panel:
     figure = Figure()
     colours = (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[2])
     for (name, curve), colour in zip(swept.items(), colours, strict=True):
-        drawing.curve(figure, list(curve), list(curve.values()), name, colour)
+        marks.curve(figure, list(curve), list(curve.values()), name, colour)
     for name, value in PUBLISHED_PEAKS.items():
         drawing.level(figure, value, f"published peak of {name}: {value:g}x")
     drawing.even_line(figure)
-    style(figure, height=drawing.HEIGHT)
-    drawing.ratio_axis(figure, "P:D (log)", (1, 2, 5, 10, 20, 50, 100, 200))
+    style(figure, height=marks.HEIGHT)
+    marks.ticks_axis(figure, "P:D (log)", (1, 2, 5, 10, 20, 50, 100, 200))
     figure.update_yaxes(title="throughput over the baseline (x)", range=[0.85, 1.32])
     return Panel(
         name="sarathi-orca-over-pd",

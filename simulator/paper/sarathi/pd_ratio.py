@@ -10,6 +10,7 @@ import numpy as np
 
 from profiler.cost_model import CostModel
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
@@ -151,13 +152,13 @@ def _panel(curves: Curves) -> Panel:
     for (length, chunk), curve in curves.items():
         column, colour = list(LARGEST).index(length) + 1, PALETTE[CHUNKS.index(chunk)]
         shared: dict[str, Any] = {"legendgroup": str(chunk), "showlegend": column == 1, "row": 1, "col": column}
-        drawing.curve(figure, list(curve), list(curve.values()), f"chunk {chunk}", colour, **shared)
+        marks.curve(figure, list(curve), list(curve.values()), f"chunk {chunk}", colour, **shared)
         line = {"color": colour, "width": 1.2, "dash": "dot"}
         figure.add_vline(x=expected_peak(chunk, LARGEST[length]), line=line, row=1, col=column)
-    drawing.published(figure, list(PEAKS.values()), list(GAINS.values()), row=1, col=1)
+    marks.published(figure, list(PEAKS.values()), list(GAINS.values()), row=1, col=1)
     drawing.even_line(figure)
-    style(figure, height=drawing.HEIGHT, top=80)
-    drawing.ratio_axis(figure, "P:D (log)", (1, 2, 5, 10, 20, 50, 100, 200))
+    style(figure, height=marks.HEIGHT, top=80)
+    marks.ticks_axis(figure, "P:D (log)", (1, 2, 5, 10, 20, 50, 100, 200))
     figure.update_yaxes(range=[0.65, 1.35])
     figure.update_yaxes(title="throughput over the baseline (x)", row=1, col=1)
     return Panel(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from profiler.cost_model import CostModel
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
@@ -136,11 +137,11 @@ def _panel(ours: Curves) -> Panel:
 
     figure = Figure()
     for (length, curve), colour in zip(ours.items(), PALETTE, strict=False):
-        drawing.curve(figure, list(curve), list(curve.values()), f"{length // 1024}K tokens", colour)
+        marks.curve(figure, list(curve), list(curve.values()), f"{length // 1024}K tokens", colour)
         figure.data[-1].mode = "lines+markers"
     drawing.level(figure, HIGHEST, f"published highest: {HIGHEST:g}x")
     drawing.level(figure, LOWEST, f"published lowest: {LOWEST:g}x", "bottom right")
-    style(figure, height=drawing.HEIGHT)
+    style(figure, height=marks.HEIGHT)
     figure.update_xaxes(title="batch size (requests)", tickvals=list(ours[1024]), range=[1.5, 19])
     figure.update_yaxes(title="decode speedup (x)", range=[0, 11.5])
     return Panel(

@@ -10,7 +10,7 @@ from profiler.published import Published, published_for
 from simulator.figure_style import INK, PALETTE, Panel, style
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
-from simulator.paper.sarathi.drawing import HEIGHT
+from simulator.paper.marks import HEIGHT
 from simulator.paper.sarathi.engine import Engine
 from simulator.trials.plan import Plan
 

@@ -9,6 +9,7 @@ from profiler.aggregates import Aggregates
 from profiler.overhead import LAUNCH_GAP_S
 from profiler.published import published_for
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
 from simulator.paper.sarathi import drawing
@@ -192,8 +193,8 @@ def _panel(ours: list[float], gains: list[float]) -> Panel:
     sides = ((ours, [row.decode for row in ROWS]), (gains, [row.end_to_end for row in ROWS]))
     for column, (values, theirs) in enumerate(sides, 1):
         drawing.gains(figure, labels, values, colours, showlegend=False, row=1, col=column)
-        drawing.published(figure, labels, theirs, row=1, col=column)
-    style(figure, height=drawing.HEIGHT)
+        marks.published(figure, labels, theirs, row=1, col=column)
+    style(figure, height=marks.HEIGHT)
     figure.update_layout(bargap=0.4)
     figure.update_yaxes(title="decode speedup (x)", range=[1, 6.2], row=1, col=1)
     figure.update_yaxes(title="throughput over the baseline (x)", range=[1, 1.38], row=1, col=2)

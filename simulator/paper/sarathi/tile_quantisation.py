@@ -8,9 +8,9 @@ from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
 from profiler.published import published_for
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings
-from simulator.paper.sarathi import drawing
 from simulator.paper.sarathi.engine import Engine
 from simulator.trials.plan import Plan
 
@@ -80,11 +80,11 @@ def _panel(costs: CostModel) -> Panel:
 
     figure = Figure()
     tokens = list(range(1, LAST + 1))
-    drawing.curve(figure, tokens, [_prefill_ms(costs, each) for each in tokens], "ours", PALETTE[0])
+    marks.curve(figure, tokens, [_prefill_ms(costs, each) for each in tokens], "ours", PALETTE[0])
     texts = [f"{each} tokens: {ms:g} ms" for each, ms in PUBLISHED_MS.items()]
-    drawing.published(figure, list(PUBLISHED_MS), list(PUBLISHED_MS.values()), texts=texts)
+    marks.published(figure, list(PUBLISHED_MS), list(PUBLISHED_MS.values()), texts=texts)
     figure.data[-1].textposition = ["bottom right", "bottom right", "top left"]
-    style(figure, height=drawing.HEIGHT)
+    style(figure, height=marks.HEIGHT)
     figure.update_xaxes(title="tokens of the prefill", dtick=128, range=[0, LAST + 8])
     figure.update_yaxes(title="time of the iteration (ms)", rangemode="tozero")
     return Panel(

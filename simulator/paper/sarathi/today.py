@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from policies.catalog import PolicyChoice, choose
@@ -15,7 +16,7 @@ from simulator.paper.sarathi.engine import Engine
 from simulator.paper.sarathi.offline import Load, gain, orca_best, sarathi
 from simulator.paper.sarathi.pd_ratio import Curve, gains
 from simulator.paper.sarathi.today_panels import chunk_panel, ratio_panel, speedup_panel
-from simulator.trials.plan import Plan
+from simulator.trials.plan import Plan, in_steps
 
 DEVICES = ("a6000", "a100-sxm", "h100", "h200")
 MODELS = {"llama-13b": DEVICES, "llama-33b": DEVICES[1:]}
@@ -37,9 +38,14 @@ Curves = Mapping[int, Curve]
 
 def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     """Simulate all devices with both engines, and beside other policies with today's."""
-    yield from ()
     engines = {eager: [Engine(device=device, eager=eager) for device in DEVICES] for eager in (True, False)}
-    swept = {engine: sweep(engine, SEATS) for both in engines.values() for engine in both}
+    swept = yield from in_steps({engine: partial(sweep, engine, SEATS) for both in engines.values() for engine in both})
+    later: dict[str, Callable[[], Table]] = {
+        "models": _models_table,
+        "policies, equal seats": partial(_policies_table, SEATS, engines[False]),
+        "policies, all seats": partial(_policies_table, None, engines[False]),
+    }
+    tables = yield from in_steps(later)
     now = {engine.device: swept[engine] for engine in engines[False]}
     return Findings(
         findings=(),
@@ -49,13 +55,7 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
             ratio_panel(now, CHUNKS),
         ),
         stands_on=tuple(basis(engine.deployment) for engine in engines[False]),
-        tables=(
-            _gains_table(engines, swept),
-            _prompts_table(engines[False]),
-            _models_table(),
-            _policies_table(SEATS, engines[False]),
-            _policies_table(None, engines[False]),
-        ),
+        tables=(_gains_table(engines, swept), _prompts_table(engines[False]), *tables.values()),
         notes=(
             f"Requests of {LENGTH:,} tokens; the gain is throughput over that of FasterTransformer's batches on the "
             "same device with the same engine. Of each chunk the P:D that suits it best counts, unless it is said.",

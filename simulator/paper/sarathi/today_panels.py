@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.figure_style import PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.sarathi import drawing
 from simulator.paper.sarathi.engine import Engine
 
@@ -18,7 +19,7 @@ ByEngine = Mapping[Engine, Mapping[int, float]]
 def speedup_panel(speedups: ByEngine) -> Panel:
     """Return decode speedups over the batch, by device and engine."""
     figure = _lines(speedups)
-    drawing.ratio_axis(figure, "batch size (requests, log)", (2, 4, 8, 16, 32, 64, 96))
+    marks.ticks_axis(figure, "batch size (requests, log)", (2, 4, 8, 16, 32, 64, 96))
     figure.update_yaxes(title="decode speedup (x)", rangemode="tozero")
     return Panel(
         name="sarathi-today-decodes",
@@ -35,7 +36,7 @@ def chunk_panel(peaks: ByEngine) -> Panel:
     """Return the highest gain of each chunk, by device and engine."""
     figure = _lines(peaks)
     drawing.even_line(figure)
-    drawing.ratio_axis(figure, "tokens of a chunk (log)", (128, 256, 512, 1024, 2048))
+    marks.ticks_axis(figure, "tokens of a chunk (log)", (128, 256, 512, 1024, 2048))
     figure.update_yaxes(title="throughput over the baseline (x)")
     return Panel(
         name="sarathi-today-chunks",
@@ -57,11 +58,11 @@ def ratio_panel(curves: Mapping[str, Mapping[int, Mapping[float, float]]], chunk
     for (device, by_chunk), colour in zip(curves.items(), PALETTE, strict=False):
         ratios = list(by_chunk[chunks[0]])
         best = [max(by_chunk[chunk][ratio] for chunk in chunks) for ratio in ratios]
-        drawing.curve(figure, ratios, best, _title(Engine(device=device)), colour)
+        marks.curve(figure, ratios, best, _title(Engine(device=device)), colour)
         figure.data[-1].mode = "lines+markers"
     drawing.even_line(figure)
-    style(figure, height=drawing.HEIGHT)
-    drawing.ratio_axis(figure, "P:D (log)", (2, 5, 10, 20, 50, 100, 200))
+    style(figure, height=marks.HEIGHT)
+    marks.ticks_axis(figure, "P:D (log)", (2, 5, 10, 20, 50, 100, 200))
     figure.update_yaxes(title="throughput over the baseline (x)")
     return Panel(
         name="sarathi-today-ratios",
@@ -82,8 +83,8 @@ def _lines(values: ByEngine) -> Figure:
     for engine, curve in values.items():
         colour, dash = PALETTE[devices.index(engine.device)], "dash" if engine.eager else "solid"
         shown: dict[str, Any] = {"dash": dash, "showlegend": not engine.eager}
-        drawing.curve(figure, list(curve), list(curve.values()), _title(engine), colour, **shown)
-    style(figure, height=drawing.HEIGHT)
+        marks.curve(figure, list(curve), list(curve.values()), _title(engine), colour, **shown)
+    style(figure, height=marks.HEIGHT)
     return figure
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
 from simulator.figure_style import GREY, PALETTE, Panel, style
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI, Change, Experiment, Finding, Findings, Table
-from simulator.paper.sarathi import drawing
 from simulator.paper.sarathi.decoding import alone_s
 from simulator.paper.sarathi.engine import Engine
 from simulator.paper.sarathi.published_linears import WHAT, PublishedLinears
@@ -114,16 +114,16 @@ def _panel(costs: CostModel) -> Panel:
     titles = ["<b>A token of decode, in tokens of prefill</b>", "<b>Prefill</b>"]
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12, subplot_titles=titles)
     ratios = [decode_over_prefill(costs, batch) for batch in BATCHES]
-    drawing.curve(figure, BATCHES, ratios, "ours", PALETTE[0], row=1, col=1)
+    marks.curve(figure, BATCHES, ratios, "ours", PALETTE[0], row=1, col=1)
     texts = [f"{ratio:g}x" for ratio in PUBLISHED_RATIOS.values()]
-    drawing.published(figure, list(PUBLISHED_RATIOS), list(PUBLISHED_RATIOS.values()), texts=texts, row=1, col=1)
+    marks.published(figure, list(PUBLISHED_RATIOS), list(PUBLISHED_RATIOS.values()), texts=texts, row=1, col=1)
     figure.data[-1].textposition = ["middle right", "middle right", "top center"]
     tokens = list(range(16, LENGTHS[-1] + 1, 16))
     throughput = [_throughput(costs, each) for each in tokens]
-    drawing.curve(figure, tokens, throughput, "ours", PALETTE[0], row=1, col=2, showlegend=False)
+    marks.curve(figure, tokens, throughput, "ours", PALETTE[0], row=1, col=2, showlegend=False)
     line = {"color": GREY, "width": 1.2, "dash": "dot"}
     figure.add_vline(x=512, line=line, annotation_text=" 512 tokens", annotation_position="bottom right", row=1, col=2)
-    style(figure, height=drawing.HEIGHT, top=80)
+    style(figure, height=marks.HEIGHT, top=80)
     ticks = [10, 20, 50, 100, 200]
     figure.update_yaxes(type="log", tickvals=ticks, range=[log10(9), log10(260)], row=1, col=1)
     figure.update_yaxes(title="cost over that of a prefill token (x, log)", row=1, col=1)

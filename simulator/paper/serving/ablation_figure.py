@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.figure_style import PALETTE, Panel, style
-from simulator.paper.curves import published
+from simulator.paper.marks import published
 from simulator.paper.serving.ablation_table import HYBRID, METRICS, POLICIES, PUBLISHED, Cell
 from simulator.paper.serving.setup import DATASETS, TITLES
 

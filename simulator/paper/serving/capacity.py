@@ -140,9 +140,9 @@ MISTRAL = CapacityExperiment(
         Claim(dataset=CHAT, target=STRICT, over=ORCA, published=2.6, source="abstract, arXiv"),
         Claim(dataset=CHAT, target=STRICT, over=VLLM, published=2.6, source="abstract"),
     ),
-    variants={"other requests (the next seed)": lambda _: {"seed": 1}},
+    variants={},
     why="",
-    about_s=25,
+    about_s=12,
 )
 YI = CapacityExperiment(
     name="capacity-yi-34b",

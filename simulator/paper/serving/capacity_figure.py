@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simulator.figure_style import GREY, INK, Panel, strokes, style
+from simulator.figure_style import INK, Panel, strokes, style
 from simulator.paper.serving.claim import Claim
 from simulator.paper.serving.grid import Cell, Grid, gain
 from simulator.paper.serving.setup import DATASETS, ORCA, SARATHI_SERVE, SYSTEMS, TARGETS, TITLES, VLLM, Setup
@@ -31,7 +31,7 @@ def capacity_panel(name: str, setup: Setup, grid: Grid, claims: Sequence[Claim])
         most = max(each.rate_per_s for cell, each in grid.items() if cell.dataset == dataset)
         figure.update_yaxes(range=[0, 1.42 * most], col=col)
     figure.update_yaxes(title="capacity (requests/s)", col=1)
-    style(figure, height=HEIGHT, top=84, barmode="group", bargap=0.22, bargroupgap=0.06)
+    style(figure, height=HEIGHT, top=68, barmode="group", bargap=0.22, bargroupgap=0.06)
     return Panel(name=name, title=f"Capacity: {setup.title}", caption=_caption(setup), figure=figure)
 
 
@@ -65,7 +65,7 @@ def _add_gains(figure: Figure, col: int, dataset: str, grid: Grid, claims: Seque
             for claim in claims
             if (claim.dataset, claim.target) == (dataset, target)
         )
-        published = f"<br><span style='color:{INK}'><b>published: {printed}</b></span>" if printed else "<br> "
+        published = f"<br><span style='color:{INK}'><b>published: {printed}</b></span>" if printed else ""
         most = max(grid[Cell(dataset, target, system)].rate_per_s for system in SYSTEMS)
         figure.add_annotation(
             text=f"{ours}{published}",
@@ -74,7 +74,7 @@ def _add_gains(figure: Figure, col: int, dataset: str, grid: Grid, claims: Seque
             yshift=20,
             yanchor="bottom",
             showarrow=False,
-            font={"size": 12, "color": GREY if not printed else INK},
+            font={"size": 12},
             row=1,
             col=col,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from simulator.figure_style import INK, PALETTE, Panel, style
-from simulator.paper.curves import HEIGHT, counts_axis, curve
+from simulator.paper.marks import HEIGHT, curve, ticks_axis
 
 
 def nodes_panel(
@@ -53,7 +53,7 @@ def nodes_panel(
         col=2,
     )
     style(figure, height=HEIGHT, top=84)
-    counts_axis(figure, "sequences that decode", batches, row=1, col=1)
+    ticks_axis(figure, "sequences that decode", batches, row=1, col=1)
     figure.update_yaxes(title="time of a token (ms)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="requests/s", range=[0, 1.2 * second], row=1, col=2)
     return Panel(

@@ -12,8 +12,8 @@ from profiler.cost_model import CostModel, load_cost_model
 from profiler.deployment import Deployment
 from simulator.figure_style import GREY, PALETTE, Panel, style
 from simulator.paper.basis import basis
-from simulator.paper.curves import HEIGHT, counts_axis, curve, published
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
+from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
 from simulator.paper.serving.base_iteration import explained, told, with_base
 from simulator.trials.plan import Plan
 
@@ -144,7 +144,7 @@ def _panel() -> Panel:
     for length, ratio, text in ((2048, 20, "whole prompt"), (2048, 2.8, "last chunk of it")):
         figure.add_annotation(x=log10(length), y=log10(ratio), text=text, font={"color": GREY}, showarrow=False)
     style(figure, height=HEIGHT, top=84)
-    counts_axis(figure, "tokens of the prompt", LENGTHS[1:-1])
+    ticks_axis(figure, "tokens of the prompt", LENGTHS[1:-1])
     ticks = [1, 2, 5, 10, 20, 50, 100]
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick}x" for tick in ticks])
     figure.update_yaxes(title="TBT over that of decodes alone", col=1)

@@ -64,9 +64,18 @@ def today_panel(groups: Sequence[Group], names: Mapping[str, str]) -> Panel:
         title="Capacity on later devices, chat",
         caption=(
             "Highest rate within targets of 5 (strict) and 25 (relaxed) iterations of 32 decodes at 4,096 tokens of "
-            "context, each device's own. Compare the heights within a group: how far Sarathi-Serve is above vLLM and "
-            "Orca on each device, and how far vLLM v1, whose budget does not know the target, and Slack, which chooses "
-            "it by the target, are above or below it."
+            f"context, each device's own. Over vLLM Sarathi-Serve {_gains(groups)}. vLLM v1 has one budget whatever "
+            "the target, and serves little where the target leaves no room for it; Slack chooses each budget by it."
         ),
         figure=figure,
     )
+
+
+def _gains(groups: Sequence[Group]) -> str:
+    """Say from where to where the gains over vLLM go, by target."""
+    parts = []
+    for target in dict.fromkeys(group.target for group in groups):
+        rates = [group.rates_per_s for group in groups if group.target == target and group.rates_per_s["vllm"]]
+        gains = [each["sarathi-serve"] / each["vllm"] for each in rates]
+        parts.append(f"gains {min(gains):.2f} to {max(gains):.2f} times within the {target} target" if gains else "")
+    return " and ".join(part for part in parts if part)

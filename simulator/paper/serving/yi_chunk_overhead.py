@@ -10,8 +10,8 @@ from profiler.aggregates import Aggregates
 from profiler.cost_model import CostModel
 from simulator.figure_style import INK, PALETTE, Panel, style
 from simulator.paper.basis import basis
-from simulator.paper.curves import HEIGHT, counts_axis, curve, published
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
+from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
 from simulator.paper.serving.base_iteration import told
 from simulator.paper.serving.setup import YI_34B
 from simulator.paper.serving.yi_models import Models
@@ -138,7 +138,7 @@ def _panel(ours: Prefill, theirs: Prefill) -> Panel:
             curve(figure, PROMPTS, times, name, colour, dash=dash, row=1, col=col, showlegend=col == 1)
         published(figure, PROMPTS, points, row=1, col=col)
     style(figure, height=HEIGHT, top=84)
-    counts_axis(figure, "tokens of the prompt", [2048, 4096, 8192, 16_384])
+    ticks_axis(figure, "tokens of the prompt", [2048, 4096, 8192, 16_384])
     figure.add_hline(y=1.0, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_yaxes(tickformat=".1f")
     figure.update_yaxes(title="time in chunks over time whole", col=1)

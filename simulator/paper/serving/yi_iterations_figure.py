@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from profiler.aggregates import Aggregates
 from profiler.published import CONTEXT
 from simulator.figure_style import PALETTE, Panel, style
-from simulator.paper.curves import HEIGHT, counts_axis, curve, published
+from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
 from simulator.paper.serving.base_iteration import curve_of, told
 from simulator.paper.serving.yi_models import Models
 
@@ -53,8 +53,8 @@ def iterations_panel(models: Models) -> Panel:
 
 def _axes(figure: Figure) -> None:
     style(figure, height=HEIGHT, top=84)
-    counts_axis(figure, "tokens of the prompt", [128, 512, 2048, 8192], row=1, col=1)
-    counts_axis(figure, "decodes of the batch", DECODES, row=1, col=2)
+    ticks_axis(figure, "tokens of the prompt", [128, 512, 2048, 8192], row=1, col=1)
+    ticks_axis(figure, "decodes of the batch", DECODES, row=1, col=2)
     ticks = [20, 50, 100, 200, 500, 1000, 2000, 5000]
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,}" for tick in ticks])
     figure.update_yaxes(title="time of an iteration (ms)", col=1)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from simulator.trials.crew import Alone, as_plan, carry_out_all, carry_out_rounds
-from simulator.trials.plan import TrialError, carry_out, run_here, side_by_side
+from simulator.trials.plan import TrialError, carry_out, in_steps, run_here, side_by_side
 from simulator.trials.trial import Trial
 from simulator.trials.workers import processes
 from tests.simulator.trials.test_trials import TRIAL, sums
@@ -100,6 +101,20 @@ class Reversed(Alone):
 
 def test_the_order_of_answers_does_not_show_in_what_plans_find():
     assert carry_out_all(plans(), Reversed()) == carry_out(side_by_side(plans()))
+
+
+def test_trials_go_on_between_the_steps_of_a_plan_that_computes_by_itself():
+    did = []
+
+    class Noting(Alone):
+        def start(self, ticket, trial):
+            did.append(trial)
+            super().start(ticket, trial)
+
+    both = {"own": in_steps({step: partial(did.append, step) for step in range(3)}), "trials": sums([[TRIAL], [TRIAL]])}
+    assert carry_out_all(both, Noting())["own"] == dict.fromkeys(range(3))
+    assert did == [TRIAL, 0, TRIAL, 1, 2]
+    assert carry_out(in_steps({"a": lambda: 1})) == {"a": 1}
 
 
 PARENT = """

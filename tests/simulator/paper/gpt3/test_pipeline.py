@@ -36,9 +36,13 @@ GIB = 2**30
 REQUESTS, MANY = 400, 800
 
 
+def runs_of(setup: Setup) -> dict[str, RunRecord]:
+    return {way: run() for way, run in setup.three_ways().items()}
+
+
 @pytest.fixture(scope="module")
 def runs() -> dict[str, RunRecord]:
-    return Setup(requests=MANY).three_ways()
+    return runs_of(Setup(requests=MANY))
 
 
 def test_the_batch_limits_follow_from_memory() -> None:
@@ -91,7 +95,7 @@ def test_the_run_is_the_same_again(runs: dict[str, RunRecord]) -> None:
 
 def test_equal_requests_leave_few_bubbles_even_to_orca() -> None:
     setups = changed(requests=REQUESTS)
-    equal, ready = ratios(setups[EQUAL].three_ways()), ratios(setups[READY].three_ways())
+    equal, ready = ratios(runs_of(setups[EQUAL])), ratios(runs_of(setups[READY]))
     assert equal[PIPELINES] < 1.5 < 2 < ready[PIPELINES]
     assert equal[BUBBLES] < PUBLISHED[BUBBLES] < ready[BUBBLES]
 

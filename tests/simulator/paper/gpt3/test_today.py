@@ -17,7 +17,7 @@ def test_more_memory_takes_the_reason_for_a_pipeline_away() -> None:
 
 def test_ways() -> None:
     setup = today("h100", requests=300)
-    runs = ways(setup, chunks=(1024,))
+    runs = {way: run() for way, run in ways(setup, chunks=(1024,)).items()}
     tokens = setup.workload.output_tokens.tolist()
     assert all(run.requests.generated_tokens.tolist() == tokens for run in runs.values())
     assert {ORCA, SARATHI, TP, VLLM_TP, f"{SARATHI} (1024)", "TP8-PP8, vllm-v1"} <= set(runs)

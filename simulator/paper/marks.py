@@ -39,7 +39,7 @@ def published(figure: Figure, x: Sequence[Any], y: Values, *, texts: Sequence[st
     )
 
 
-def counts_axis(figure: Figure, title: str, ticks: Sequence[int], **where: Any) -> None:
-    """Make the x axis logarithmic, with plain counts at ``ticks``."""
-    texts = [f"{tick:,}" for tick in ticks]
+def ticks_axis(figure: Figure, title: str, ticks: Values, **where: Any) -> None:
+    """Make the x axis logarithmic, with plain numbers at ``ticks``."""
+    texts = [f"{tick:,g}" for tick in ticks]
     figure.update_xaxes(type="log", title=title, tickvals=list(ticks), ticktext=texts, **where)
