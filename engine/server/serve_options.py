@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from engine import options
+from policies.routing.catalog import ROUTERS
+from policies.routing.least_loaded import LeastRequests
 
-HTTP, KEYS, LIMITS = "HTTP", "Keys", "Limits"
+HTTP, KEYS, LIMITS, CLUSTER = "HTTP", "Keys", "Limits", "Cluster"
 
 
 def serve_command(
@@ -85,6 +87,36 @@ def serve_command(
         float,
         typer.Option("--drain-timeout", help="Seconds for what runs to finish after SIGTERM.", rich_help_panel=LIMITS),
     ] = 60.0,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Engines, each on a GPU or CPUs of its own.", rich_help_panel=CLUSTER),
+    ] = None,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            "--router",
+            help=f"Which replica gets a request: {', '.join(ROUTERS)}; with settings as prefix-affinity:overload=2. "
+            f"Default: {LeastRequests.name}.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster",
+            help="A cluster.json of simulator search: its replicas and its router.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="The Ray cluster to run replicas on, HOST:PORT or auto. Default: one that begins and ends with the "
+            "server, on this machine alone.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
@@ -114,6 +146,10 @@ def serve_command(
     nothing new is taken on; a second drops it. Where the engine breaks, requests
     get 500 or 503, and the server ends with status 1 for its supervisor to see.
 
+    With --replicas (and charioteer[ray]) a router of the simulator's chooses among
+    several engines, which Ray places and starts again. A request whose replica
+    fails goes to another one, unless some of its output has been sent.
+
     Example: python -m engine serve --model llama-60m --load-format dummy --policy sarathi-serve
 
     curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
@@ -121,8 +157,11 @@ def serve_command(
     """
     given = dict(locals())
     options.quiet()
+    from engine.server.scale_out import scale_out
     from engine.server.serving import ServeSettings, serve
 
+    settings = options.settings_of(given)
+    scale = scale_out(settings, replicas=replicas, router=router, cluster=cluster, ray_address=ray_address)
     asked = ServeSettings(
         host=host,
         port=port,
@@ -137,5 +176,6 @@ def serve_command(
         request_timeout=request_timeout,
         write_timeout=write_timeout,
         drain_timeout=drain_timeout,
+        scale=scale,
     )
-    raise typer.Exit(serve(options.settings_of(given), asked))
+    raise typer.Exit(serve(settings, asked))
