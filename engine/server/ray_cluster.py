@@ -143,8 +143,6 @@ def connect(scale: ScaleOut, settings: EngineSettings) -> Connected:
         import ray
     except ImportError as error:
         raise InputError("Ray is not installed", where="--replicas", expected=INSTALL) from error
-    if ray.is_initialized():
-        return Connected(ray, _address(ray))
     own: dict[str, Any] = {}
     if here:
         own = {"num_cpus": max(os.cpu_count() or 1, scale.replicas * needs["num_cpus"]), "include_dashboard": False}
@@ -154,6 +152,13 @@ def connect(scale: ScaleOut, settings: EngineSettings) -> Connected:
         what = f"cannot reach a cluster at {scale.ray_address}: {str(error).strip().splitlines()[0]}"
         raise InputError(what, where="--ray-address", expected="the address of a running one, or auto") from error
     _check_room(ray, scale.replicas, needs, wait=not here)
+    return Connected(ray, _address(ray))
+
+
+def joined() -> Connected:
+    """Return Ray in a process that it started."""
+    import ray
+
     return Connected(ray, _address(ray))
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine import options
 from policies.routing.catalog import ROUTERS
 from policies.routing.least_loaded import LeastRequests
+from traces.errors import InputError
 
+if TYPE_CHECKING:
+    from engine.server.serving import ServeSettings
+    from engine.session import EngineSettings
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's, or that of the copy of it which typer may hold."""
 HTTP, KEYS, LIMITS, CLUSTER = "HTTP", "Keys", "Limits", "Cluster"
 
 
@@ -157,25 +166,46 @@ def serve_command(
     """
     given = dict(locals())
     options.quiet()
-    from engine.server.scale_out import scale_out
-    from engine.server.serving import ServeSettings, serve
+    from engine.server.serving import serve
 
-    settings = options.settings_of(given)
-    scale = scale_out(settings, replicas=replicas, router=router, cluster=cluster, ray_address=ray_address)
-    asked = ServeSettings(
-        host=host,
-        port=port,
-        served_model_name=served_model_name or (),
-        api_key=api_key or (),
-        api_key_file=api_key_file,
-        admin_key=admin_key or (),
-        admin_key_file=admin_key_file,
-        chat_template=chat_template,
-        max_queue=max_queue,
-        max_body_bytes=max_body_bytes,
-        request_timeout=request_timeout,
-        write_timeout=write_timeout,
-        drain_timeout=drain_timeout,
-        scale=scale,
-    )
-    raise typer.Exit(serve(settings, asked))
+    raise typer.Exit(serve(*_asked(given)))
+
+
+def _asked(given: Mapping[str, Any]) -> tuple[EngineSettings, ServeSettings]:
+    """Return what the options ask of the engine, and of the server."""
+    from engine.server.scale_out import scale_out
+    from engine.server.serving import ServeSettings
+
+    settings = options.settings_of(dict(given))
+    scale = scale_out(settings, **{name: given[name] for name in ("replicas", "router", "cluster", "ray_address")})
+    own = {field.name: given[field.name] for field in fields(ServeSettings) if given.get(field.name) is not None}
+    return settings, ServeSettings(**own, scale=scale)
+
+
+def parsed(arguments: Mapping[str, Any]) -> tuple[EngineSettings, ServeSettings]:
+    """Return what options ask for that are given by name, as ``serve run`` has them; lists are several of one option.
+
+    Raises
+    ------
+    InputError
+        If one is unknown, missing or wrong.
+    """
+    words = [word for name, value in arguments.items() for word in _words(name, value)]
+    app = typer.Typer()
+    app.command()(serve_command)
+    try:
+        with typer.main.get_command(app).make_context("serve", words) as context:
+            return _asked(context.params)
+    except UsageError as error:
+        what = str(getattr(error, "message", error))
+        raise InputError(what, where="arguments", expected="options of python -m engine serve") from error
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """Return an option as it is written on a command line."""
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, list | tuple):
+        return [word for each in value for word in _words(name, each)]
+    if str(value).lower() in ("true", "false"):
+        return [option] if str(value).lower() == "true" else []
+    return [option, str(value)]

@@ -130,7 +130,7 @@ async def _serve(
     client = await start_client(blueprint, asked, connected)
     served = served_model(client, blueprint.settings.model, asked, template)
     dashboard = Dashboard(client, model_name=served.names[0])
-    app = application(served, asked, guarded, dashboard)
+    app = routes(served, asked, guarded, dashboard)
     server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
     stopping = stop_on_signals(client, asked.drain_timeout)
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -165,10 +165,14 @@ async def start_client(blueprint: Blueprint, asked: ServeSettings, connected: Co
     EngineDownError
         If it broke.
     """
-    limits = Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
     if asked.scale is None or connected is None:
-        return await ProcessClient.start(blueprint, limits)
-    return await start_replicas(connected, blueprint, asked.scale, limits)
+        return await ProcessClient.start(blueprint, limits_of(asked))
+    return await start_replicas(connected, blueprint, asked.scale, limits_of(asked))
+
+
+def limits_of(asked: ServeSettings) -> Limits:
+    """Return what the server takes on."""
+    return Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
 
 
 def served_model(client: EngineClient, model: str, asked: ServeSettings, template: str | None) -> ServedModel:
@@ -177,7 +181,7 @@ def served_model(client: EngineClient, model: str, asked: ServeSettings, templat
     return ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
 
 
-def application(served: ServedModel, asked: ServeSettings, guarded: dict[str, Door], dashboard: Dashboard) -> FastAPI:
+def routes(served: ServedModel, asked: ServeSettings, guarded: dict[str, Door], dashboard: Dashboard) -> FastAPI:
     """Return all routes: OpenAI's, and beside them metrics, the ruling policy, the dashboard."""
     registry = registry_of(served.client, model_name=served.names[0])
     admin = admin_router(served.client, dependencies=[BEARER])
