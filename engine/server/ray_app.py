@@ -68,7 +68,7 @@ def application(arguments: Mapping[str, Any]) -> Any:
     """Return an application for ``serve run`` or a Serve config file.
 
     One ingress replica answers HTTP and holds the router; the engines are actors that it owns, since Serve would choose
-    among replicas of its own by a rule of its own.
+    among replicas of its own by a rule of its own. Where it is lost, Serve starts it again, and with it all engines.
 
     Parameters
     ----------
@@ -100,6 +100,7 @@ def application(arguments: Mapping[str, Any]) -> Any:
     deployment: Any = serve.deployment(
         name="charioteer",
         max_ongoing_requests=UNBOUNDED,
+        ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=asked.drain_timeout,
     )
     return deployment(ingress()).bind()

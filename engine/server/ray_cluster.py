@@ -121,10 +121,11 @@ def resources(settings: EngineSettings) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Connected:
-    """Ray, connected to a cluster; ``host`` is the address of this machine in it."""
+    """Ray, connected to a cluster; ``host`` is the address of this machine in it, ``grows`` whether it may get more."""
 
     ray: Any
     host: str
+    grows: bool = True
 
 
 def connect(scale: ScaleOut, settings: EngineSettings) -> Connected:
@@ -151,8 +152,7 @@ def connect(scale: ScaleOut, settings: EngineSettings) -> Connected:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
         what = f"cannot reach a cluster at {scale.ray_address}: {str(error).strip().splitlines()[0]}"
         raise InputError(what, where="--ray-address", expected="the address of a running one, or auto") from error
-    _check_room(ray, scale.replicas, needs, wait=not here)
-    return Connected(ray, _address(ray))
+    return Connected(ray, _address(ray), grows=not here)
 
 
 def joined() -> Connected:
@@ -178,18 +178,18 @@ def _address(ray: Any) -> str:
     return str(ray.util.get_node_ip_address())
 
 
-def _check_room(ray: Any, replicas: int, needs: dict[str, int], *, wait: bool) -> None:
-    """See whether all replicas have room; a cluster of other machines may still grow, and is waited for."""
-    there = ray.cluster_resources()
+def _check_room(connected: Connected, replicas: int, needs: dict[str, int]) -> None:
+    """See whether all replicas have room; a cluster that may still grow is waited for."""
+    there = connected.ray.cluster_resources()
     for name, kind in (("num_gpus", "GPU"), ("num_cpus", "CPU")):
         need, has = replicas * needs.get(name, 0), int(there.get(kind, 0))
-        if need > has and wait:
+        if need > has and connected.grows:
             log.warning("%d replicas need %d %ss, and the cluster has %d: waiting for more", replicas, need, kind, has)
         elif need > has:
-            ray.shutdown()
             raise InputError(f"{replicas} replicas need {need} {kind}s, and this machine has {has}", where="--replicas")
 
 
 async def start_replicas(connected: Connected, blueprint: Blueprint, scale: ScaleOut, limits: Limits) -> ClusterClient:
     """Start all replicas of a cluster, and return their client once they are ready; as :meth:`RayCluster.all_up`."""
+    _check_room(connected, scale.replicas, resources(blueprint.settings))
     return await RayCluster(connected.ray, blueprint, scale, limits, host=connected.host).all_up()
