@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -51,8 +55,16 @@ def test_engines_that_do_not_start(made: ServedApplication, monkeypatch: pytest.
         raise EngineDownError("out of memory")
 
     monkeypatch.setattr(ray_app, "start_replicas", start)
-    with pytest.raises(RuntimeError), TestClient(made):
-        pytest.fail("it started")
+    said: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        said.append(message)
+
+    asyncio.run(asyncio.wait_for(made({"type": "lifespan"}, receive, send), 10))
+    assert said == [{"type": "lifespan.startup.failed", "message": "out of memory"}]
 
 
 def test_arguments() -> None:
