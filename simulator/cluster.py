@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice, parse_choice
 from policies.policy import Policy
+from policies.routing.catalog import RouterChoice
 from profiler.cost_model import CostModel
 from profiler.deployment import Deployment
 from simulator.failures import FailureSettings
 from simulator.link import Link
-from simulator.router_catalog import RouterChoice
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from policies.routing.catalog import parse_router
 from simulator.cluster_settings import ClusterSettings, GroupSettings, LinkSettings, read_cluster
 from simulator.failures import FailureSettings, parse_failures
-from simulator.router_catalog import parse_router
 from traces.errors import InputError
 from traces.settings import from_mapping
 

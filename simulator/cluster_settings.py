@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
+from policies.routing.catalog import RouterChoice, choose_router
 from simulator.failures import FailureSettings, Outage
-from simulator.router_catalog import RouterChoice, choose_router
 from traces.errors import InputError
 from traces.files import read_json
 from traces.run_meta import ROLES

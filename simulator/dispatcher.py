@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from policies.batch import Completion
 from policies.catalog import PolicyChoice
+from policies.routing.router import Router
 from policies.sequence import Sequence, by_arrival
 from simulator.clock import Clock, Order
 from simulator.cluster import Cluster, Group
@@ -18,7 +19,6 @@ from simulator.failures import Outage
 from simulator.flight import Flight
 from simulator.host import Host
 from simulator.replica import Replica
-from simulator.router import Router
 from simulator.service_rate import weights
 from simulator.transfer import Sender
 from traces.errors import InputError

@@ -7,7 +7,7 @@ from simulator.replica import Replica
 
 
 class Host:
-    """A replica with what routers ask of it (see :class:`simulator.router.Member`).
+    """A replica with what routers ask of it (see :class:`policies.routing.router.Member`).
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simulator.router_catalog import ROUTERS
+from policies.routing.catalog import ROUTERS
 
 WORKLOAD, HARDWARE, SCHEDULER, OUTPUT = "Workload", "Hardware and memory", "Scheduler", "Output"
 SIGNIFICANCE = "Significance"

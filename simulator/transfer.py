@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from policies.routing.router import Router
 from policies.sequence import Sequence
 from simulator.clock import Clock, Moment, Order
 from simulator.host import Host
 from simulator.link import Link
-from simulator.router import Router
 
 
 class Sender:

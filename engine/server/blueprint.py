@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -52,6 +52,10 @@ class Blueprint:
     def profile(self) -> str | None:
         """What the cost model is fitted to; None for the coefficients that ship with the package."""
         return cost_profile(self.settings, self.choice)
+
+    def of_replica(self, index: int) -> Blueprint:
+        """Return that of one of several replicas, which writes its records to a folder of its own."""
+        return self if self.record is None else replace(self, record=self.record / f"replica-{index}")
 
     def build(self) -> Engine:
         """Build the engine and warm it up; it goes by the machine's clock.

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
+
+
+class Line(Protocol):
+    """What messages go over; the connections of :mod:`multiprocessing` are such lines."""
+
+    def send(self, obj: Any, /) -> None:
+        """Send an object; OSError where the other end is gone."""
+
+    def recv(self) -> Any:
+        """Wait for an object, and return it; EOFError or OSError where the other end is gone."""
 
 
 class Channel:
@@ -23,7 +32,7 @@ class Channel:
     """
 
     def __init__(
-        self, connection: Connection, on_messages: Callable[[Sequence[Any]], None], on_end: Callable[[], None]
+        self, connection: Line, on_messages: Callable[[Sequence[Any]], None], on_end: Callable[[], None]
     ) -> None:
         self._connection = connection
         self._on_messages = on_messages

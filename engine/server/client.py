@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from engine.sampling import SamplingParams
@@ -73,12 +73,29 @@ class Stream(Protocol):
         ...
 
 
-class EngineClient(Protocol):
-    """One engine, in a process of its own."""
+class Watchable(Protocol):
+    """What can be known of an engine from outside."""
 
     @property
     def ready(self) -> Ready:
         """What the engine said when its model was loaded, with the policy that rules now."""
+        ...
+
+    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
+        """Call ``on_step`` after every iteration from now on, from the server's event loop.
+
+        ``on_idle`` is called when there is nothing left to do, with what was aborted since the last iteration,
+        ``on_failed`` when an iteration failed.
+        """
+        ...
+
+
+class EngineClient(Watchable, Protocol):
+    """One engine, in a process of its own; or several behind a router, which serve as one."""
+
+    @property
+    def replicas(self) -> Sequence[Watchable]:
+        """The engines one by one."""
         ...
 
     @property
@@ -105,14 +122,6 @@ class EngineClient(Protocol):
             If it is none, or does not go with the engine; the old one rules on.
         EngineDownError
             If there is no engine.
-        """
-        ...
-
-    def watch(self, on_step: OnStep, on_idle: OnIdle | None = None, on_failed: OnFailed | None = None) -> None:
-        """Call ``on_step`` after every iteration from now on, from the server's event loop.
-
-        ``on_idle`` is called when there is nothing left to do, with what was aborted since the last iteration,
-        ``on_failed`` when an iteration failed.
         """
         ...
 

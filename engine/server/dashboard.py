@@ -77,7 +77,7 @@ class Dashboard:
         self._model_name = model_name
         self._history = History(client)
         self._process = self._forecasting(where or simulator())
-        self._status = "" if self._process else self._why_none(where or simulator())
+        self._status = "" if self._process else self._why_none(where or simulator(), len(client.replicas))
         self._task: asyncio.Task[None] | None = None
         self._next_s = 0.0
         self._simulated: dict[str, Any] = {}
@@ -85,14 +85,16 @@ class Dashboard:
 
     def _forecasting(self, where: EntryPoint | None) -> ForecastProcess | None:
         ready = self._client.ready
-        if where is None or ready.deployment is None:
+        if where is None or ready.deployment is None or len(self._client.replicas) > 1:
             return None
         memory = KVMemory(blocks=ready.kv_blocks, block_size=ready.block_size, max_model_len=ready.max_model_len)
         profile = None if ready.profile is None else Path(ready.profile)
         return ForecastProcess(where, Engine(deployment=ready.deployment, memory=memory, profile=profile))
 
     @staticmethod
-    def _why_none(where: EntryPoint | None) -> str:
+    def _why_none(where: EntryPoint | None, replicas: int) -> str:
+        if replicas > 1:
+            return "What several replicas do together is not simulated here: ask python -m simulator run --cluster."
         if where is None:
             return "No simulator is installed, so the load is not simulated."
         return "Nothing is known of this device's speed, so the load is not simulated: start with --profile."

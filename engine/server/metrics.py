@@ -15,7 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.server.client import EngineClient
+from engine.server.client import EngineClient, Watchable
 from engine.server.messages import Failed, Finish, Idle, Produced, Served, Step
 from engine.server.weighted_histogram import WeightedHistogram
 
@@ -66,11 +66,13 @@ class Metrics:
         As clients call the model: the label ``model_name``.
     registry
         Where the metrics are announced.
+    engine
+        Which of the replicas it is: the label ``engine``.
     """
 
-    def __init__(self, client: EngineClient, *, model_name: str, registry: CollectorRegistry) -> None:
+    def __init__(self, client: Watchable, *, model_name: str, registry: CollectorRegistry, engine: int = 0) -> None:
         ready = client.ready
-        self._labels = {"model_name": model_name, "engine": "0"}
+        self._labels = {"model_name": model_name, "engine": str(engine)}
         self._registry = registry
         self._kv_blocks = ready.kv_blocks
         self._running = self._gauge("vllm:num_requests_running", "Requests that hold KV.")
@@ -192,7 +194,7 @@ class _RequestTimes:
 class _PolicyInfo(Collector):
     """The policy that rules when somebody looks."""
 
-    def __init__(self, client: EngineClient, labels: dict[str, str]) -> None:
+    def __init__(self, client: Watchable, labels: dict[str, str]) -> None:
         self._client = client
         self._labels = labels
 
@@ -204,6 +206,37 @@ class _PolicyInfo(Collector):
         family = InfoMetricFamily("charioteer:policy", "The policy that rules.", labels=list(self._labels))
         family.add_metric(list(self._labels.values()), said)
         yield family
+
+
+class _Several(Collector):
+    """Registries that have metrics of the same names, as one."""
+
+    def __init__(self, registries: Sequence[CollectorRegistry]) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric once, with the samples of all."""
+        found: dict[str, Metric] = {}
+        for registry in self._registries:
+            for metric in registry.collect():
+                if metric.name in found:
+                    found[metric.name].samples.extend(metric.samples)
+                else:
+                    found[metric.name] = metric
+        yield from found.values()
+
+
+def registry_of(client: EngineClient, *, model_name: str) -> CollectorRegistry:
+    """Return a registry with the metrics of each replica, and of the server's process."""
+    registries = []
+    for engine, replica in enumerate(client.replicas):
+        own = CollectorRegistry()
+        Metrics(replica, model_name=model_name, registry=own, engine=engine)
+        registries.append(own)
+    whole = CollectorRegistry()
+    whole.register(_Several(registries))
+    ProcessCollector(registry=whole)
+    return whole
 
 
 def metrics_router(registry: CollectorRegistry, *, dependencies: Sequence[Depends] = ()) -> APIRouter:

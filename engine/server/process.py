@@ -9,15 +9,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
+from typing import Protocol
 
 from engine.options import quiet
 from engine.server.blueprint import Blueprint
-from engine.server.channel import Channel
+from engine.server.channel import Channel, Line
 from engine.server.messages import Dead, FromEngine, Stop, ToEngine, Unready
 from engine.server.record_folder import RecordFolder
 from engine.server.recorder import Recorder
@@ -31,6 +32,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal or a supervisor sends to all processes: the server's alone decides what follows from it."""
 ORPHAN_S = 10.0
 """How long the last record may take to be completed once the server is gone."""
+
+
+class EngineProcess(Protocol):
+    """A process that holds an engine; those of :mod:`multiprocessing` are. ``exitcode`` is None where unknown."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its id, on its machine."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """With which status it ended."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def join(self) -> None:
+        """Return once it has ended."""
 
 
 def spawn_engine(blueprint: Blueprint) -> tuple[BaseProcess, Connection]:
@@ -57,25 +76,32 @@ def run_engine(connection: Connection, blueprint: Blueprint) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    status = live(connection, blueprint, lambda: os._exit(1))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def live(connection: Line, blueprint: Blueprint, on_end: Callable[[], None]) -> int:
+    """Build an engine and serve until told to stop; return the status to exit with. ``on_end`` is called when the other
+    end is gone."""
     inbox: SimpleQueue[Sequence[ToEngine]] = SimpleQueue()
-    channel = Channel(connection, inbox.put, lambda: _orphan(blueprint, inbox))
+    channel = Channel(connection, inbox.put, lambda: _orphan(blueprint, inbox, on_end))
     channel.start()
     with ExitStack() as records:
         last = _life(blueprint, inbox, channel, records)
         if last is not None:
             channel.send(last)
     channel.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0 if last is None else 2 if isinstance(last, Unready) else 1)
+    return 0 if last is None else 2 if isinstance(last, Unready) else 1
 
 
-def _orphan(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]]) -> None:
+def _orphan(blueprint: Blueprint, inbox: SimpleQueue[Sequence[ToEngine]], on_end: Callable[[], None]) -> None:
     """The server is gone: end at once, or as soon as the last record is complete."""
     if blueprint.record is not None:
         inbox.put((Stop(drain=False),))
         time.sleep(ORPHAN_S)
-    os._exit(1)
+    on_end()
 
 
 def _life(

@@ -8,8 +8,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from threading import Thread
 from time import perf_counter
 from typing import Any, TypeVar
@@ -17,7 +15,7 @@ from typing import Any, TypeVar
 from engine.sampling import SamplingParams
 from engine.server.admission import Admission
 from engine.server.blueprint import Blueprint
-from engine.server.channel import Channel
+from engine.server.channel import Channel, Line
 from engine.server.client import (
     EngineDownError,
     IterationError,
@@ -46,7 +44,7 @@ from engine.server.messages import (
     Swapped,
     Unready,
 )
-from engine.server.process import spawn_engine
+from engine.server.process import EngineProcess, spawn_engine
 from engine.server.stream import RequestStream
 from traces.errors import InputError
 
@@ -80,9 +78,16 @@ class ProcessClient:
     """An :class:`engine.server.client.EngineClient`; made by :meth:`start`, in the event loop that it belongs to.
 
     Messages reach the event loop in one go, however many there are, and streams are woken only where somebody waits.
+
+    Attributes
+    ----------
+    on_end
+        Called whenever a request has ended, however it did.
     """
 
-    def __init__(self, process: BaseProcess, connection: Connection, limits: Limits) -> None:
+    def __init__(self, process: EngineProcess, connection: Line, limits: Limits, name: str) -> None:
+        self.on_end: Callable[[], None] = _nothing
+        self._name = name
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._admission = Admission(limits.max_queue)
@@ -114,7 +119,14 @@ class ProcessClient:
         EngineDownError
             If it broke.
         """
-        client = cls(*spawn_engine(blueprint), limits or Limits())
+        return await cls.attach(*spawn_engine(blueprint), limits or Limits())
+
+    @classmethod
+    async def attach(
+        cls, process: EngineProcess, connection: Line, limits: Limits, *, name: str = "the engine"
+    ) -> ProcessClient:
+        """Take in an engine that has been started, called ``name`` in the log; as :meth:`start`."""
+        client = cls(process, connection, limits, name)
         atexit.register(client._process.kill)
         client._channel.start()
         Thread(target=client._reap, name="reaper", daemon=True).start()
@@ -140,26 +152,39 @@ class ProcessClient:
         return self._fault or self._refusal
 
     @property
+    def replicas(self) -> tuple[ProcessClient]:
+        """Itself alone."""
+        return (self,)
+
+    @property
+    def requests(self) -> int:
+        """Requests that it was given and that have not ended."""
+        return len(self._streams)
+
+    @property
     def pid(self) -> int:
         """The id of the engine's process."""
         assert self._process.pid is not None
         return self._process.pid
 
-    def submit(self, prompt_token_ids: list[int], params: SamplingParams, *, count: int = 1) -> list[Stream]:
+    def submit(
+        self, prompt_token_ids: list[int], params: SamplingParams, *, count: int = 1, arrival_s: float | None = None
+    ) -> list[Stream]:
         """Take a request ``count`` times, all or none; see :class:`engine.server.client.EngineClient`.
 
-        With a seed, the others take the seeds after it.
+        With a seed, the others take the seeds after it. ``arrival_s`` is when it came, if that was not now.
         """
         self._check_health()
         self._admission.check(len(self._streams), count, residents=int(self.ready.policy["max_num_seqs"]))
-        prompt, arrival_s = tuple(prompt_token_ids), perf_counter()
-        return [self._open(prompt, own, arrival_s) for own in _each(params, count)]
+        prompt, came_s = tuple(prompt_token_ids), perf_counter() if arrival_s is None else arrival_s
+        return [self._open(prompt, own, came_s) for own in each_output(params, count)]
 
     def _open(self, prompt: tuple[int, ...], params: SamplingParams, arrival_s: float) -> RequestStream:
         key, self._next = self._next, self._next + 1
         stream = self._streams[key] = RequestStream(key, self._leave)
         if self._limits.request_timeout_s is not None:
-            stream.timer = self._loop.call_later(self._limits.request_timeout_s, self._expire, stream)
+            left_s = arrival_s + self._limits.request_timeout_s - perf_counter()
+            stream.timer = self._loop.call_later(left_s, self._expire, stream)
         self._channel.send(Submit(key=key, prompt_token_ids=prompt, params=params, arrival_s=arrival_s))
         return stream
 
@@ -234,6 +259,7 @@ class ProcessClient:
             self._admission.note_end()
             if stream.timer is not None:
                 stream.timer.cancel()
+            self.on_end()
         return stream
 
     # --- what the engine says ---
@@ -331,8 +357,9 @@ class ProcessClient:
     def _bury(self) -> None:
         self._lose()
         if self._fault is not None:
-            self._fault = f"{self._fault} (exit status {self._process.exitcode})"
-            log.error("the engine is down: %s", self._fault)
+            if self._process.exitcode is not None:
+                self._fault = f"{self._fault} (exit status {self._process.exitcode})"
+            log.error("%s is down: %s", self._name, self._fault)
         if not self._ready.done():
             self._ready.set_exception(EngineDownError(self._fault or STOPPED))
         atexit.unregister(self._process.kill)
@@ -340,11 +367,15 @@ class ProcessClient:
         self._ended.set()
 
 
-def _each(params: SamplingParams, count: int) -> list[SamplingParams]:
+def each_output(params: SamplingParams, count: int) -> list[SamplingParams]:
     """Return the parameters of each of ``count`` outputs: no two of them draw alike."""
     if params.seed is None:
         return [params] * count
     return [replace(params, seed=(params.seed + place) % SEEDS) for place in range(count)]
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _tell(listeners: Sequence[Callable[[Told], None]], message: Told) -> None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine import options
+from policies.routing.catalog import ROUTERS
+from policies.routing.least_loaded import LeastRequests
+from traces.errors import InputError
 
-HTTP, KEYS, LIMITS = "HTTP", "Keys", "Limits"
+if TYPE_CHECKING:
+    from engine.server.serving import ServeSettings
+    from engine.session import EngineSettings
+
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's, or that of the copy of it which typer may hold."""
+HTTP, KEYS, LIMITS, CLUSTER = "HTTP", "Keys", "Limits", "Cluster"
 
 
 def serve_command(
@@ -90,7 +101,7 @@ def serve_command(
         typer.Option(
             "--record",
             help="A folder for run records 0001, 0002, ...: lengths and times of what is served, never what was said. "
-            "A new one begins with every other policy.",
+            "A new one begins with every other policy; several replicas have a folder each, replica-0 and so on.",
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
@@ -102,6 +113,36 @@ def serve_command(
             rich_help_panel=options.OUTPUT,
         ),
     ] = 60.0,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Engines, each on a GPU or CPUs of its own.", rich_help_panel=CLUSTER),
+    ] = None,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            "--router",
+            help=f"Which replica gets a request: {', '.join(ROUTERS)}; with settings as prefix-affinity:overload=2. "
+            f"Default: {LeastRequests.name}.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster",
+            help="A cluster.json of simulator search: its replicas and its router.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="The Ray cluster to run replicas on, HOST:PORT or auto. Default: one that begins and ends with the "
+            "server, on this machine alone.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
     load_format: options.LoadFormat = "safetensors",
     dtype: options.Dtype = None,
     device: options.Device = "cpu",
@@ -135,6 +176,10 @@ def serve_command(
     simulator run --workload and profiler calibrate --run. Where the disk is full it
     says so once, and serving goes on.
 
+    With --replicas (and charioteer[ray]) a router of the simulator's chooses among
+    several engines, which Ray places and starts again. A request whose replica
+    fails goes to another one, unless some of its output has been sent.
+
     Example: python -m engine serve --model llama-60m --load-format dummy --policy sarathi-serve
 
     curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \
@@ -142,23 +187,46 @@ def serve_command(
     """
     given = dict(locals())
     options.quiet()
-    from engine.server.serving import ServeSettings, serve
+    from engine.server.serving import serve
 
-    asked = ServeSettings(
-        host=host,
-        port=port,
-        served_model_name=served_model_name or (),
-        api_key=api_key or (),
-        api_key_file=api_key_file,
-        admin_key=admin_key or (),
-        admin_key_file=admin_key_file,
-        chat_template=chat_template,
-        max_queue=max_queue,
-        max_body_bytes=max_body_bytes,
-        request_timeout=request_timeout,
-        write_timeout=write_timeout,
-        drain_timeout=drain_timeout,
-        record=record,
-        record_minutes=record_minutes,
-    )
-    raise typer.Exit(serve(options.settings_of(given), asked))
+    raise typer.Exit(serve(*_asked(given)))
+
+
+def _asked(given: Mapping[str, Any]) -> tuple[EngineSettings, ServeSettings]:
+    """Return what the options ask of the engine, and of the server."""
+    from engine.server.scale_out import scale_out
+    from engine.server.serving import ServeSettings
+
+    settings = options.settings_of(dict(given))
+    scale = scale_out(settings, **{name: given[name] for name in ("replicas", "router", "cluster", "ray_address")})
+    own = {field.name: given[field.name] for field in fields(ServeSettings) if given.get(field.name) is not None}
+    return settings, ServeSettings(**own, scale=scale)
+
+
+def parsed(arguments: Mapping[str, Any]) -> tuple[EngineSettings, ServeSettings]:
+    """Return what options ask for that are given by name, as ``serve run`` has them; lists are several of one option.
+
+    Raises
+    ------
+    InputError
+        If one is unknown, missing or wrong.
+    """
+    words = [word for name, value in arguments.items() for word in _words(name, value)]
+    app = typer.Typer()
+    app.command()(serve_command)
+    try:
+        with typer.main.get_command(app).make_context("serve", words) as context:
+            return _asked(context.params)
+    except UsageError as error:
+        what = str(getattr(error, "message", error))
+        raise InputError(what, where="arguments", expected="options of python -m engine serve") from error
+
+
+def _words(name: str, value: Any) -> list[str]:
+    """Return an option as it is written on a command line."""
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, list | tuple):
+        return [word for each in value for word in _words(name, each)]
+    if str(value).lower() in ("true", "false"):
+        return [option] if str(value).lower() == "true" else []
+    return [option, str(value)]

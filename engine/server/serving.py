@@ -13,8 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
-from fastapi import APIRouter, FastAPI
-from prometheus_client import CollectorRegistry
+from fastapi import FastAPI
 
 from engine.server.admin import admin_router
 from engine.server.app import build_app
@@ -25,8 +24,10 @@ from engine.server.client import EngineClient, EngineDownError
 from engine.server.connection import connection_type
 from engine.server.dashboard import Dashboard, dashboard_router
 from engine.server.keys import BEARER, Door, doors, read_keys
-from engine.server.metrics import Metrics, metrics_router
+from engine.server.metrics import metrics_router, registry_of
 from engine.server.process_client import Limits, ProcessClient
+from engine.server.ray_cluster import Connected, connect, start_replicas
+from engine.server.scale_out import ScaleOut
 from engine.server.served_model import ServedModel
 from engine.server.tokenizers import server_tokenizer
 from engine.session import EngineSettings, policy_choice
@@ -41,7 +42,10 @@ FLUSH_S = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """What a person asked of ``serve``; each field is the option of that name. Times in seconds."""
+    """What a person asked of ``serve``; each field is the option of that name. Times in seconds.
+
+    ``scale`` is what several options ask of a cluster; None for one engine, a process of the server's own.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -58,6 +62,7 @@ class ServeSettings:
     drain_timeout: float = 60.0
     record: Path | None = None
     record_minutes: float = 60.0
+    scale: ScaleOut | None = None
 
     def __post_init__(self) -> None:
         for name in ("request_timeout", "write_timeout", "drain_timeout"):
@@ -117,7 +122,8 @@ def serve(settings: EngineSettings, asked: ServeSettings) -> int:
         if not guarded["/v1"].keys and not _is_local(listener):
             log.warning("anybody who reaches %s may use this server: it has no --api-key", asked.host)
         try:
-            return asyncio.run(_serve(blueprint, asked, guarded, template, listener))
+            with _connected(asked.scale, settings) as connected:
+                return asyncio.run(_serve(blueprint, asked, guarded, template, listener, connected))
         except EngineDownError as error:
             log.error("the engine did not start: %s", error)
             return 1
@@ -129,15 +135,12 @@ async def _serve(
     guarded: dict[str, Door],
     template: str | None,
     listener: socket.socket,
+    connected: Connected | None,
 ) -> int:
-    limits = Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
-    client = await ProcessClient.start(blueprint, limits)
-    model = blueprint.settings.model
-    names = asked.served_model_name or (model,)
-    served = ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
-    dashboard = Dashboard(client, model_name=names[0])
-    routers = _around(client, names[0], dashboard)
-    app = build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes, routers=routers)
+    client = await start_client(blueprint, asked, connected)
+    served = served_model(client, blueprint.settings.model, asked, template)
+    dashboard = Dashboard(client, model_name=served.names[0])
+    app = routes(served, asked, guarded, dashboard)
     server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
     stopping = stop_on_signals(client, asked.drain_timeout)
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -149,11 +152,51 @@ async def _serve(
     return 0 if why is None else 1
 
 
-def _around(client: EngineClient, model_name: str, dashboard: Dashboard) -> tuple[APIRouter, ...]:
-    """Return the routes beside OpenAI's: metrics, the ruling policy, the dashboard."""
-    registry = CollectorRegistry()
-    Metrics(client, model_name=model_name, registry=registry)
-    return metrics_router(registry), admin_router(client, dependencies=[BEARER]), dashboard_router(dashboard)
+@contextmanager
+def _connected(scale: ScaleOut | None, settings: EngineSettings) -> Iterator[Connected | None]:
+    """Be connected to Ray, where several engines are asked for."""
+    if scale is None:
+        yield None
+        return
+    connected = connect(scale, settings)
+    try:
+        yield connected
+    finally:
+        connected.ray.shutdown()
+
+
+async def start_client(blueprint: Blueprint, asked: ServeSettings, connected: Connected | None) -> EngineClient:
+    """Start one engine in a process of its own, or several as Ray's actors.
+
+    Raises
+    ------
+    InputError
+        If there is no engine as asked for.
+    EngineDownError
+        If it broke.
+    """
+    if asked.scale is None or connected is None:
+        return await ProcessClient.start(blueprint, limits_of(asked))
+    return await start_replicas(connected, blueprint, asked.scale, limits_of(asked))
+
+
+def limits_of(asked: ServeSettings) -> Limits:
+    """Return what the server takes on."""
+    return Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
+
+
+def served_model(client: EngineClient, model: str, asked: ServeSettings, template: str | None) -> ServedModel:
+    """Return the model by the names that requests may call it."""
+    names = asked.served_model_name or (model,)
+    return ServedModel(client, names=names, tokenizer=server_tokenizer(model), template=template)
+
+
+def routes(served: ServedModel, asked: ServeSettings, guarded: dict[str, Door], dashboard: Dashboard) -> FastAPI:
+    """Return all routes: OpenAI's, and beside them metrics, the ruling policy, the dashboard."""
+    registry = registry_of(served.client, model_name=served.names[0])
+    admin = admin_router(served.client, dependencies=[BEARER])
+    routers = (metrics_router(registry), admin, dashboard_router(dashboard))
+    return build_app(served, guarded=guarded, max_body_bytes=asked.max_body_bytes, routers=routers)
 
 
 def _config(app: FastAPI, asked: ServeSettings) -> uvicorn.Config:
@@ -214,9 +257,12 @@ def _greeting(served: ServedModel, listener: socket.socket) -> str:
     """Return the line that says where what is served, and how."""
     ready, (host, port) = served.client.ready, listener.getsockname()[:2]
     at = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    memory = f"{ready.kv_blocks} KV blocks of {ready.block_size} tokens"
+    replicas = len(served.client.replicas)
+    memory = f"{ready.kv_blocks} KV blocks of {ready.block_size} tokens" + (" each" if replicas > 1 else "")
+    times = f"{replicas} x " if replicas > 1 else ""
     return (
-        f"Serving {', '.join(served.names)} at {at}: {ready.policy['policy']}, {memory}, context {ready.max_model_len}"
+        f"Serving {', '.join(served.names)} at {at}: {times}{ready.policy['policy']}, {memory}, "
+        f"context {ready.max_model_len}"
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from policies.catalog import POLICIES
+from policies.routing.catalog import parse_router
 from policies.selection import parse_setting
 from profiler.device import load_device
 from simulator.capacity.capacity import MOST_TRIALS, check_trials
 from simulator.capacity.slo import Slo, parse_slo
 from simulator.cluster_settings import read_cluster
 from simulator.prediction import DRAWS
-from simulator.router_catalog import parse_router
 from simulator.scenario import length_limit
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.halving import PODIUM

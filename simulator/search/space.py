@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from policies.catalog import POLICIES, PolicyChoice, parse_choice
+from policies.routing.catalog import RouterChoice
 from simulator.cluster_settings import ClusterSettings, GroupSettings
-from simulator.router_catalog import RouterChoice
 from simulator.search.usual import DEVICES, INTEGERS, USUAL_POLICIES
 from simulator.trials.candidate import Candidate
 from traces.errors import InputError

@@ -13,10 +13,10 @@ from policies import POLICIES, choose
 from policies.batch import Batch
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.routing.catalog import ROUTERS, parse_router
 from simulator.cluster import Cluster, Group
 from simulator.failures import FailureSettings, Outage
 from simulator.link import Link
-from simulator.router_catalog import ROUTERS, parse_router
 from simulator.simulation import Scenario
 from tests.simulator.plain_times import PaperDeployment, PlainTimes
 from traces.workload import HashIds, Workload

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from policies import choose
 from policies.blocks import KVMemory
 from policies.catalog import PolicyChoice
+from policies.routing.catalog import RouterChoice
 from profiler.cost_model import load_cost_model
 from profiler.deployment import Deployment
 from simulator.cluster import Cluster, Group
 from simulator.failures import FailureSettings, Outage
 from simulator.link import Link
-from simulator.router_catalog import RouterChoice
 from simulator.simulation import Scenario, simulate
 from tests.simulator.random_scenarios import TICK_S, FormulaTimes, PaperDeployment, make_scenario
 from traces import iteration_log, run_log

@@ -109,6 +109,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.script = Script()
+        self.replicas = (self,)
         policy = {"policy": "vllm-v1"}
         self.ready = Ready(
             max_model_len=CONTEXT, vocab=VOCAB, kv_blocks=1024, block_size=16, policy=policy, predicts=False

@@ -35,6 +35,7 @@ class Watched:
     def __init__(self, said: Ready) -> None:
         self.ready = said
         self.unhealthy: str | None = None
+        self.replicas = (self,)
         self._on_step: list[OnStep] = []
         self._on_idle: list[OnIdle] = []
         self._on_failed: list[OnFailed] = []

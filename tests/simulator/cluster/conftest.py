@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from policies.routing.catalog import parse_router
 from simulator.cluster import Cluster, Group
 from simulator.failures import FailureSettings
 from simulator.link import Link
-from simulator.router_catalog import parse_router
 from simulator.simulation import Scenario
 from traces.workload import Workload
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from policies import POLICIES, choose
+from policies.routing.catalog import ROUTERS
+from policies.routing.least_loaded import LeastLoadedRouter
 from simulator.cluster import Group
 from simulator.failures import FailureSettings
-from simulator.least_loaded import LeastLoadedRouter
-from simulator.router_catalog import ROUTERS
 from simulator.simulation import Scenario, simulate
 from traces.run_record import RunRecord, read_run
 from traces.workload import HashIds, Workload

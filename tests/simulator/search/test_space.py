@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.routing.catalog import RouterChoice
 from simulator.cluster_settings import ClusterSettings, GroupSettings, LinkSettings
 from simulator.failures import FailureSettings
-from simulator.router_catalog import RouterChoice
 from simulator.search.axis import parse_integers, parse_pairs
 from simulator.search.prices import parse_prices
 from simulator.search.request import Request, prepare

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
+from policies.routing.least_loaded import LeastKV, LeastRequests
+from policies.routing.prefix_affinity import PrefixAffinity, PrefixAffinitySettings
+from policies.routing.router import M, PowerOfTwo, RandomRouter, RoundRobin, Router
 from policies.selection import parse_setting
-from simulator.least_loaded import LeastKV, LeastRequests
-from simulator.prefix_affinity import PrefixAffinity, PrefixAffinitySettings
-from simulator.router import M, PowerOfTwo, RandomRouter, RoundRobin, Router
 from traces.errors import InputError
 from traces.settings import from_mapping
 

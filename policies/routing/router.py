@@ -1,4 +1,4 @@
-"""Routers: which replica of a cluster gets a request."""
+"""Routers: which replica of a cluster gets a request, in simulated time as in a deployment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence as Listing
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-import numpy as np
-
 from policies.sequence import Sequence
-
-CHUNK = 1024
-"""Random numbers drawn at a time."""
+from traces.random_draws import RandomDraws
 
 
 class Member(Protocol):
@@ -66,11 +62,12 @@ class Router(ABC, Generic[M]):
     name: ClassVar[str]
     watches_kv: ClassVar[bool] = False
     """Whether it is to be told of KV that becomes less, not of requests alone."""
+    reads_prompts: ClassVar[bool] = False
+    """Whether it asks for the block hashes of a sequence."""
 
-    def __init__(self, members: Listing[M], *, seed: int = 0) -> None:
+    def __init__(self, members: Listing[M], *, seed: int = 0) -> None:  # noqa: ARG002
         self.members = {member.index: member for member in members}
         self.up = list(self.members)
-        self._rng = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         """Replicas that are up."""
@@ -107,20 +104,6 @@ class RoundRobin(Router[M]):
         return self.members[self._last]
 
 
-class RandomDraws:
-    """Uniform random integers, drawn many at a time."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._drawn: list[float] = []
-
-    def below(self, count: int) -> int:
-        """Return one of 0 ... ``count`` - 1."""
-        if not self._drawn:
-            self._drawn = self._rng.random(CHUNK)[::-1].tolist()
-        return int(self._drawn.pop() * count)
-
-
 class RandomRouter(Router[M]):
     """Any of them, each with the same probability."""
 
@@ -128,7 +111,7 @@ class RandomRouter(Router[M]):
 
     def __init__(self, members: Listing[M], *, seed: int = 0) -> None:
         super().__init__(members, seed=seed)
-        self._draws = RandomDraws(self._rng)
+        self._draws = RandomDraws(seed)
 
     def choose(self, sequence: Sequence, now_s: float) -> M:  # noqa: ARG002
         """Return one drawn at random."""

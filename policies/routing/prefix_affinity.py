@@ -8,9 +8,9 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass
 from typing import Generic
 
+from policies.routing.least_loaded import LeastLoadedRouter
+from policies.routing.router import M, request_load
 from policies.sequence import Sequence
-from simulator.least_loaded import LeastLoadedRouter
-from simulator.router import M, request_load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,11 @@ class PrefixAffinity(LeastLoadedRouter[M]):
 
     Beginnings are known by the prefix hashes of the workload. Where none is known, and where that replica is
     overloaded against the least loaded one, the least loaded one gets the request (see :class:`LeastRequests
-    <simulator.least_loaded.LeastRequests>`) and the prompt is known to be there from then on.
+    <policies.routing.least_loaded.LeastRequests>`) and the prompt is known to be there from then on.
     """
 
     name = "prefix-affinity"
+    reads_prompts = True
 
     def __init__(self, members: Listing[M], *, seed: int = 0, settings: PrefixAffinitySettings | None = None) -> None:
         super().__init__(members, seed=seed)

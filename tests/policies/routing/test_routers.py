@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.routing.catalog import ROUTERS, parse_router
+from policies.routing.prefix_affinity import PrefixAffinity, PrefixAffinitySettings
+from policies.routing.router import Router
 from policies.sequence import Sequence
-from simulator.prefix_affinity import PrefixAffinity, PrefixAffinitySettings
-from simulator.router import Router
-from simulator.router_catalog import ROUTERS, parse_router
 from traces.errors import InputError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence as Listing
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Generic
 
+from policies.routing.router import M, Member, Router, request_load
 from policies.sequence import Sequence
-from simulator.router import M, Member, Router, request_load
 
 Load = tuple[float, ...]
 NOTHING: Load = ()
