@@ -1,0 +1,52 @@
+"""What the server's processes hold in memory, second by second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from time import perf_counter
+
+from bench.serving.server import resident_bytes
+
+EVERY_S = 1.0
+MIB = 1 << 20
+
+
+class Memory:
+    """Samples of the resident memory of some processes.
+
+    Parameters
+    ----------
+    pids
+        By name.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._times_s: list[float] = []
+        self._bytes: dict[str, list[int]] = {name: [] for name in pids}
+
+    async def watch(self) -> None:
+        """Sample until cancelled, or a process ends."""
+        with suppress(FileNotFoundError):
+            while True:
+                self._times_s.append(perf_counter())
+                for name, pid in self._pids.items():
+                    self._bytes[name].append(resident_bytes(pid))
+                await asyncio.sleep(EVERY_S)
+
+    def mib(self, name: str) -> tuple[float, float, float]:
+        """Return MiB at the beginning, in the middle and at the end."""
+        samples = self._bytes[name]
+        return samples[0] / MIB, samples[len(samples) // 2] / MIB, samples[-1] / MIB
+
+    def slope_mib_per_min(self, name: str) -> float:
+        """Return by how much it grew in the second half: the median slope of all pairs of samples (Theil and Sen)."""
+        from scipy.stats import theilslopes
+
+        half = len(self._times_s) // 2
+        later = self._bytes[name][half:]
+        if len(later) < 2:
+            return 0.0
+        return float(theilslopes(later, self._times_s[half : half + len(later)])[0]) * 60 / MIB
