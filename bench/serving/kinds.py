@@ -1,9 +1,8 @@
-"""The requests of the load: few kinds, each with one right answer, which is the server's own when it has nothing else to do."""
+"""The requests of the load: few kinds, each with one right answer: the server's when it has nothing else to do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,8 +129,3 @@ def problem(kind: Kind, answer: Answer) -> str | None:
     if answer.tokens != kind.max_tokens:
         return f"{answer.tokens} tokens instead of {kind.max_tokens}"
     return None
-
-
-def distinct(texts: Sequence[str]) -> int:
-    """Return how many of the kinds' answers differ from each other."""
-    return len(set(texts))

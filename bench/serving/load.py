@@ -93,7 +93,7 @@ class Client(asyncio.Protocol):
         elif len(self.pieces) == 1 and not data.startswith(b"HTTP/1.1 200 "):
             self.leave()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Note that no more will come."""
         self._end(False)
 

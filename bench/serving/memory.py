@@ -41,12 +41,14 @@ class Memory:
         samples = self._bytes[name]
         return samples[0] / MIB, samples[len(samples) // 2] / MIB, samples[-1] / MIB
 
-    def slope_mib_per_min(self, name: str) -> float:
-        """Return by how much it grew in the second half: the median slope of all pairs of samples (Theil and Sen)."""
+    def growth_mib(self, name: str) -> float:
+        """Return by how much it grew in the second half: its length times the median slope of all pairs of samples
+        (Theil and Sen), which single steps do not move."""
         from scipy.stats import theilslopes
 
-        half = len(self._times_s) // 2
+        half = len(self._bytes[name]) // 2
         later = self._bytes[name][half:]
         if len(later) < 2:
             return 0.0
-        return float(theilslopes(later, self._times_s[half : half + len(later)])[0]) * 60 / MIB
+        times_s = self._times_s[half : half + len(later)]
+        return float(theilslopes(later, times_s)[0]) * (times_s[-1] - times_s[0]) / MIB

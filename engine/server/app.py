@@ -11,6 +11,7 @@ from engine.server.body import DEFAULT_MAX_BODY_BYTES
 from engine.server.chat import chat
 from engine.server.completions import completions
 from engine.server.errors import LastResort, install
+from engine.server.head import HeadLimit
 from engine.server.keys import BEARER, Door, KeyGuard, doors
 from engine.server.served_model import ServedModel
 from engine.server.status import models, status
@@ -58,5 +59,6 @@ def build_app(
         app.include_router(router)
     install(app)
     app.add_middleware(KeyGuard, doors=behind)
+    app.add_middleware(HeadLimit)
     app.add_middleware(LastResort)
     return app

@@ -46,6 +46,7 @@ from engine.server.messages import (
     Unready,
 )
 from engine.server.process import spawn_engine
+from engine.server.stall import Stall
 from engine.server.stream import RequestStream
 from traces.errors import InputError
 
@@ -69,10 +70,13 @@ class Limits:
         Requests beyond those that can be resident.
     request_timeout_s
         How long a request may take; None for as long as it takes.
+    stall_timeout_s
+        How long the engine may be silent while there are requests, before it counts as unhealthy.
     """
 
     max_queue: int = 1024
     request_timeout_s: float | None = None
+    stall_timeout_s: float = 60.0
 
 
 class ProcessClient:
@@ -85,6 +89,7 @@ class ProcessClient:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._admission = Admission(limits.max_queue)
+        self._stall = Stall(limits.stall_timeout_s)
         self._process = process
         self._channel = Channel(connection, self._arrive, lambda: self._call(self._lose))
         self._arrived: deque[FromEngine] = deque()
@@ -135,7 +140,7 @@ class ProcessClient:
     @property
     def unhealthy(self) -> str | None:
         """Why the engine cannot serve; None while it can. Draining counts."""
-        return self._fault or self._refusal
+        return self._fault or self._refusal or self._stall.check(busy=bool(self._streams))
 
     @property
     def pid(self) -> int:
@@ -154,6 +159,8 @@ class ProcessClient:
         return [self._open(prompt, own, arrival_s) for own in _each(params, count)]
 
     def _open(self, prompt: tuple[int, ...], params: SamplingParams, arrival_s: float) -> RequestStream:
+        if not self._streams:
+            self._stall.begin()
         key, self._next = self._next, self._next + 1
         stream = self._streams[key] = RequestStream(key, self._leave)
         if self._limits.request_timeout_s is not None:
@@ -248,6 +255,8 @@ class ProcessClient:
 
     def _take_all(self) -> None:
         self._called = False
+        if self._arrived:
+            self._stall.hear()
         while self._arrived:
             self._take(self._arrived.popleft())
 
