@@ -38,7 +38,7 @@ from bench.serving import health  # noqa: E402
 from bench.serving.kinds import draw_kinds  # noqa: E402
 from bench.serving.load import Load, Outcome, ask_alone  # noqa: E402
 from bench.serving.memory import Memory  # noqa: E402
-from bench.serving.server import Server, serving  # noqa: E402
+from bench.serving.server import Server, cpu_s, serving  # noqa: E402
 from traces.command_line import new_app, new_console, new_table, run  # noqa: E402
 
 HEALTH_P99_S = 0.1
@@ -62,6 +62,8 @@ class Findings:
         Requests whose client waited in vain.
     health_s
         Seconds of each probe of /health that was answered with 200; ``unhealthy`` others.
+    used_s
+        Seconds of processors that each process used meanwhile.
     metrics
         The server's, after all clients had gone.
     complaints, status
@@ -74,6 +76,7 @@ class Findings:
     health_s: list[float]
     unhealthy: int
     memory: Memory
+    used_s: dict[str, float]
     metrics: dict[str, float]
     complaints: list[str]
     status: int | None
@@ -161,6 +164,7 @@ async def observe(
     memory = Memory(server.pids)
     watching = asyncio.create_task(memory.watch())
     probed = asyncio.create_task(asyncio.to_thread(probe.stdout.readlines))  # type: ignore[union-attr]
+    before_s = {name: cpu_s(pid) for name, pid in server.pids.items()}
     begin_s = perf_counter()
     try:
         unanswered = await load.run(clients, duration_s=duration_s, drain_s=drain_s)
@@ -170,6 +174,7 @@ async def observe(
         watching.cancel()
     probes = [line.split() for line in await probed]
     probe.wait()
+    used_s = {name: cpu_s(pid) - before_s[name] for name, pid in server.pids.items()}
     metrics = await at_rest(server)
     metrics[ENDED.format("length")] -= alone
     status = await asyncio.to_thread(server.stop)
@@ -180,6 +185,7 @@ async def observe(
         health_s=[float(took_s) for _, took_s, status in probes if status == "200"],
         unhealthy=sum(status != "200" for *_, status in probes),
         memory=memory,
+        used_s=used_s,
         metrics=metrics,
         complaints=server.complaints(),
         status=status,
@@ -198,7 +204,7 @@ async def at_rest(server: Server) -> dict[str, float]:
 
 def figures(found: Findings) -> dict[str, Any]:
     """Return everything that was measured."""
-    outcome = found.outcome
+    outcome, generated = found.outcome, found.metrics["vllm:generation_tokens_total"]
     latencies = {"ttft": outcome.ttfts_s, "tbt": outcome.gaps_s, "health": found.health_s}
     return {
         "seconds": found.seconds,
@@ -208,7 +214,7 @@ def figures(found: Findings) -> dict[str, Any]:
         "other_text": outcome.other_text,
         "requests_per_s": outcome.answered / found.seconds,
         "tokens_per_s": outcome.tokens / found.seconds,
-        "generated_per_s": found.metrics["vllm:generation_tokens_total"] / found.seconds,
+        "generated_per_s": generated / found.seconds,
         "preemptions": int(found.metrics["vllm:num_preemptions_total"]),
         **{
             f"{name}_p{percent}_ms": percentile_ms(values, percent)
@@ -216,6 +222,7 @@ def figures(found: Findings) -> dict[str, Any]:
             for percent in (50, 99, 100)
         },
         **{f"{name}_mib": found.memory.mib(name) for name in ("server", "engine")},
+        **{f"{name}_cpu_us_a_token": 1e6 * found.used_s[name] / generated for name in ("server", "engine")},
         **{f"{name}_growth_mib": found.memory.growth_mib(name) for name in ("server", "engine")},
     }
 
@@ -232,6 +239,8 @@ def report(found: Findings, title: str, broken: list[str]) -> None:
     for name in ("ttft", "tbt", "health"):
         each = " / ".join(f"{seen[f'{name}_p{percent}_ms']:,.1f}" for percent in (50, 99, 100))
         table.add_row(f"{'/health' if name == 'health' else name.upper()} P50 / P99 / most (ms)", each, "")
+    for name in ("server", "engine"):
+        table.add_row(f"µs of a processor a token, {name}", f"{seen[f'{name}_cpu_us_a_token']:,.0f}", "")
     for name in ("server", "engine"):
         held = " / ".join(f"{each:.0f}" for each in seen[f"{name}_mib"])
         table.add_row(
