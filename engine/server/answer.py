@@ -106,13 +106,12 @@ async def _events(
             opened.add(output.index)
             events = [event for event in (opening, form.chunk(output, produced)) if event is not None]
             yield b"".join(_event(_with_usage(event, body, outputs)) for event in events)
-        if body.with_usage:
-            yield _event({**form.closing(), "usage": outputs.usage})
+        last = _event({**form.closing(), "usage": outputs.usage}) if body.with_usage else b""
     except Exception as error:
         told = as_api_error(error)
         note(told)
-        yield _event(error_document(told))
-    yield DONE
+        last = _event(error_document(told))
+    yield last + DONE
 
 
 async def _again(

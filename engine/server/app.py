@@ -11,10 +11,12 @@ from engine.server.body import DEFAULT_MAX_BODY_BYTES
 from engine.server.chat import chat
 from engine.server.completions import completions
 from engine.server.errors import LastResort, install
+from engine.server.head import HeadLimit
 from engine.server.keys import BEARER, Door, KeyGuard, doors
 from engine.server.served_model import ServedModel
 from engine.server.status import models, status
 from engine.server.tokenization import tokenization
+from engine.server.turnstile import Turnstile
 
 DESCRIPTION = (
     "OpenAI's completions and chat completions on one model. Where the server has keys, everything under /v1 takes one "
@@ -57,6 +59,8 @@ def build_app(
     for router in (tokenization(served), status(served), *routers):
         app.include_router(router)
     install(app)
+    app.add_middleware(Turnstile, prefix="/v1/")
     app.add_middleware(KeyGuard, doors=behind)
+    app.add_middleware(HeadLimit)
     app.add_middleware(LastResort)
     return app

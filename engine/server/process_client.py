@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
 from time import perf_counter
@@ -45,6 +45,7 @@ from engine.server.messages import (
     Unready,
 )
 from engine.server.process import EngineProcess, spawn_engine
+from engine.server.stall import Stall
 from engine.server.stream import RequestStream
 from traces.errors import InputError
 
@@ -56,6 +57,8 @@ GONE = "the engine's process is gone"
 GRACE_S = 5.0
 """How long an engine that is told to drop everything may take, before it is killed."""
 SEEDS = 2**63
+PART = 16
+"""Of an iteration's requests so many are woken in one turn of the event loop, so that others get theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +71,20 @@ class Limits:
         Requests beyond those that can be resident.
     request_timeout_s
         How long a request may take; None for as long as it takes.
+    stall_timeout_s
+        How long the engine may be silent while there are requests, before it counts as unhealthy.
     """
 
     max_queue: int = 1024
     request_timeout_s: float | None = None
+    stall_timeout_s: float = 60.0
 
 
 class ProcessClient:
     """An :class:`engine.server.client.EngineClient`; made by :meth:`start`, in the event loop that it belongs to.
 
-    Messages reach the event loop in one go, however many there are, and streams are woken only where somebody waits.
+    Messages reach the event loop in one go, however many there are, and streams are woken only where somebody waits, a
+    few in each of its turns.
 
     Attributes
     ----------
@@ -91,10 +98,12 @@ class ProcessClient:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._admission = Admission(limits.max_queue)
+        self._stall = Stall(limits.stall_timeout_s)
         self._process = process
         self._channel = Channel(connection, self._arrive, lambda: self._call(self._lose))
         self._arrived: deque[FromEngine] = deque()
         self._called = False
+        self._parts = self._taken()
         self._streams: dict[int, RequestStream] = {}
         self._next = 0
         self._swaps: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -149,7 +158,7 @@ class ProcessClient:
     @property
     def unhealthy(self) -> str | None:
         """Why the engine cannot serve; None while it can. Draining counts."""
-        return self._fault or self._refusal
+        return self._fault or self._refusal or self._stall.check(busy=bool(self._streams))
 
     @property
     def replicas(self) -> tuple[ProcessClient]:
@@ -180,6 +189,8 @@ class ProcessClient:
         return [self._open(prompt, own, came_s) for own in each_output(params, count)]
 
     def _open(self, prompt: tuple[int, ...], params: SamplingParams, arrival_s: float) -> RequestStream:
+        if not self._streams:
+            self._stall.begin()
         key, self._next = self._next, self._next + 1
         stream = self._streams[key] = RequestStream(key, self._leave)
         if self._limits.request_timeout_s is not None:
@@ -269,22 +280,42 @@ class ProcessClient:
         self._arrived.extend(messages)
         if not self._called:
             self._called = True
-            self._call(self._take_all)
+            self._call(self._take_some)
 
     def _call(self, function: Callable[[], None]) -> None:
         """Have the event loop call a function, unless it is closed."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function)
 
+    def _take_some(self) -> None:
+        """Take in a part of what has come; the loop sees to its sockets before the next."""
+        if next(self._parts, False):
+            self._loop.call_soon(self._take_some)
+            return
+        self._parts, self._called = self._taken(), False
+        if self._arrived:
+            self._called = True
+            self._loop.call_soon(self._take_some)
+
     def _take_all(self) -> None:
-        self._called = False
+        for _ in self._parts:
+            pass
+        self._parts = self._taken()
+
+    def _taken(self) -> Iterator[bool]:
+        """Take in all that has come, and yield True now and then."""
         while self._arrived:
-            self._take(self._arrived.popleft())
+            self._stall.hear()
+            message = self._arrived.popleft()
+            self._take(message)
+            if isinstance(message, Step):
+                for first in range(0, len(message.produced), PART):
+                    self._deliver(message.produced[first : first + PART])
+                    yield True
 
     def _take(self, message: FromEngine) -> None:
         match message:
             case Step():
-                self._deliver(message.produced)
                 _tell(self._on_step, message)
             case Idle():
                 _tell(self._on_idle, message)

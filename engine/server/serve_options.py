@@ -84,11 +84,24 @@ def serve_command(
         float,
         typer.Option("--request-timeout", help="Seconds that a request may take; then 504.", rich_help_panel=LIMITS),
     ] = 600.0,
+    read_timeout: Annotated[
+        float,
+        typer.Option("--read-timeout", help="Seconds that a request may take to arrive; 408.", rich_help_panel=LIMITS),
+    ] = 60.0,
     write_timeout: Annotated[
         float,
         typer.Option(
             "--write-timeout",
             help="Seconds after which a client that does not read what is sent is dropped.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = 60.0,
+    stall_timeout: Annotated[
+        float,
+        typer.Option(
+            "--stall-timeout",
+            help="Seconds without an iteration, while requests are in flight, after which /health answers 503 and "
+            "nothing new is taken on, until there is one.",
             rich_help_panel=LIMITS,
         ),
     ] = 60.0,

@@ -15,6 +15,8 @@ from engine.server.requests import Conversation
 from engine.server.tokenizers import ServerTokenizer
 
 TOKENIZER_THREADS = 2
+SHORT_TEXT = 1024
+"""Characters that are encoded in less time than it takes to hand them to a thread, and to get the GIL back."""
 Result = TypeVar("Result")
 
 
@@ -93,6 +95,8 @@ class ServedModel:
         tokenizer, most = self.tokenizer, self.context
         if len(text) > most * tokenizer.longest_token:
             raise _too_long(f"{len(text)} characters, which are more tokens than that", most, param)
+        if len(text) <= SHORT_TEXT:
+            return tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return await self.in_thread(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_chat(self, body: Conversation, **variables: str) -> list[int]:

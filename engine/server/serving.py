@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -23,6 +24,7 @@ from engine.server.chat_template import read_template
 from engine.server.client import EngineClient, EngineDownError
 from engine.server.connection import connection_type
 from engine.server.dashboard import Dashboard, dashboard_router
+from engine.server.head import MOST_HEAD_BYTES
 from engine.server.keys import BEARER, Door, doors, read_keys
 from engine.server.metrics import metrics_router, registry_of
 from engine.server.process_client import Limits, ProcessClient
@@ -58,14 +60,16 @@ class ServeSettings:
     max_queue: int = 1024
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     request_timeout: float = 600.0
+    read_timeout: float = 60.0
     write_timeout: float = 60.0
+    stall_timeout: float = 60.0
     drain_timeout: float = 60.0
     record: Path | None = None
     record_minutes: float = 60.0
     scale: ScaleOut | None = None
 
     def __post_init__(self) -> None:
-        for name in ("request_timeout", "write_timeout", "drain_timeout"):
+        for name in ("request_timeout", "read_timeout", "write_timeout", "stall_timeout", "drain_timeout"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise InputError(f"is {value}", where=f"--{name.replace('_', '-')}", expected="seconds, more than 0")
@@ -143,13 +147,26 @@ async def _serve(
     app = routes(served, asked, guarded, dashboard)
     server = ListeningServer(_config(app, asked), lambda: print(_greeting(served, listener), flush=True))
     stopping = stop_on_signals(client, asked.drain_timeout)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    why = await client.ended()
-    server.should_exit = True
-    await running
+    with collections_without_what_stays():
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        why = await client.ended()
+        server.should_exit = True
+        await running
     dashboard.close()
     await asyncio.gather(*stopping)
     return 0 if why is None else 1
+
+
+@contextmanager
+def collections_without_what_stays() -> Iterator[None]:
+    """Let garbage collections pass over what is there now, which holds up the event loop for a second with libraries as
+    large as these; in the end all is as it was, since some of them complain of what outlives them."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager
@@ -182,7 +199,9 @@ async def start_client(blueprint: Blueprint, asked: ServeSettings, connected: Co
 
 def limits_of(asked: ServeSettings) -> Limits:
     """Return what the server takes on."""
-    return Limits(max_queue=asked.max_queue, request_timeout_s=asked.request_timeout)
+    return Limits(
+        max_queue=asked.max_queue, request_timeout_s=asked.request_timeout, stall_timeout_s=asked.stall_timeout
+    )
 
 
 def served_model(client: EngineClient, model: str, asked: ServeSettings, template: str | None) -> ServedModel:
@@ -202,7 +221,8 @@ def routes(served: ServedModel, asked: ServeSettings, guarded: dict[str, Door], 
 def _config(app: FastAPI, asked: ServeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=connection_type(asked.write_timeout),
+        http=connection_type(write_timeout_s=asked.write_timeout, read_timeout_s=asked.read_timeout),
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -14,6 +14,7 @@ from engine.sampling import SamplingParams, TokenLogprobs
 from engine.server.app import build_app
 from engine.server.client import EngineDownError, OnFailed, OnIdle, OnStep, QueueFullError, ServerError, UnservableError
 from engine.server.connection import connection_type
+from engine.server.head import MOST_HEAD_BYTES
 from engine.server.keys import doors
 from engine.server.messages import Produced, Ready, Served
 from engine.server.served_model import ServedModel
@@ -145,7 +146,12 @@ class FakeClient:
 
 @contextmanager
 def listening(
-    client: FakeClient, *, api_keys: tuple[str, ...] = (), write_timeout_s: float = 60.0, **others: Any
+    client: FakeClient,
+    *,
+    api_keys: tuple[str, ...] = (),
+    write_timeout_s: float = 60.0,
+    read_timeout_s: float = 60.0,
+    **others: Any,
 ) -> Iterator[str]:
     """Serve on a free port; yield the URL."""
     served = ServedModel(client, names=("tiny", "other"), tokenizer=ByteTokenizer())
@@ -154,7 +160,8 @@ def listening(
         app,
         host="127.0.0.1",
         port=0,
-        http=connection_type(write_timeout_s),
+        http=connection_type(write_timeout_s=write_timeout_s, read_timeout_s=read_timeout_s),
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         ws="none",
         lifespan="off",
         log_level="error",

@@ -1,0 +1,1 @@
+"""The server under load: what ``bench/serve.py`` is made of."""
