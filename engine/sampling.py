@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from traces.errors import InputError
+
+SEEDS = 2**63
+"""A seed is an integer from 0 to below this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class SamplingParams:
             ("top_k", self.top_k >= -1, "an integer >= 1, or 0 for all tokens"),
             ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]"),
             ("min_p", 0 <= self.min_p <= 1, "a number in [0, 1]"),
-            ("seed", self.seed is None or 0 <= self.seed < 2**63, "an integer in [0, 2^63)"),
+            ("seed", self.seed is None or 0 <= self.seed < SEEDS, "an integer in [0, 2^63)"),
             ("stop", all(self.stop), "strings that are not empty"),
             ("max_tokens", longest is None or longest >= 1, "an integer >= 1"),
             ("min_tokens", 0 <= self.min_tokens <= (longest or self.min_tokens), "an integer from 0 to max_tokens"),
@@ -78,6 +81,13 @@ class SamplingParams:
     def filtered(self) -> bool:
         """Whether any token is left out."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+def each_output(params: SamplingParams, count: int) -> list[SamplingParams]:
+    """Return the parameters of each of ``count`` outputs: no two of them draw alike."""
+    if params.seed is None:
+        return [params] * count
+    return [replace(params, seed=(params.seed + place) % SEEDS) for place in range(count)]
 
 
 class TokenLogprobs(NamedTuple):

@@ -12,13 +12,14 @@ from time import perf_counter
 from typing import Any
 
 from engine.prefix import block_hashes
-from engine.sampling import SamplingParams
+from engine.sampling import SamplingParams, each_output
 from engine.server.admission import Admission
 from engine.server.client import EngineDownError, OnFailed, OnIdle, OnStep, Stream, UnservableError
 from engine.server.cluster_member import ClusterMember
 from engine.server.cluster_stream import ClusterStream
+from engine.server.limits import Limits
 from engine.server.messages import Idle, Load, Ready, Step
-from engine.server.process_client import STOPPED, Limits, ProcessClient, each_output
+from engine.server.process_client import STOPPED, ProcessClient
 from policies.routing.catalog import RouterChoice
 from policies.sequence import Sequence as Routed
 

@@ -7,12 +7,12 @@ import atexit
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Thread
 from time import perf_counter
 from typing import Any, TypeVar
 
-from engine.sampling import SamplingParams
+from engine.sampling import SamplingParams, each_output
 from engine.server.admission import Admission
 from engine.server.blueprint import Blueprint
 from engine.server.channel import Channel, Line
@@ -27,6 +27,7 @@ from engine.server.client import (
     TimeLimitError,
     UnservableError,
 )
+from engine.server.limits import Limits
 from engine.server.messages import (
     Abort,
     Dead,
@@ -56,28 +57,8 @@ STOPPED = "the server has stopped"
 GONE = "the engine's process is gone"
 GRACE_S = 5.0
 """How long an engine that is told to drop everything may take, before it is killed."""
-SEEDS = 2**63
 PART = 16
 """Of an iteration's requests so many are woken in one turn of the event loop, so that others get theirs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the server takes on.
-
-    Attributes
-    ----------
-    max_queue
-        Requests beyond those that can be resident.
-    request_timeout_s
-        How long a request may take; None for as long as it takes.
-    stall_timeout_s
-        How long the engine may be silent while there are requests, before it counts as unhealthy.
-    """
-
-    max_queue: int = 1024
-    request_timeout_s: float | None = None
-    stall_timeout_s: float = 60.0
 
 
 class ProcessClient:
@@ -396,13 +377,6 @@ class ProcessClient:
         atexit.unregister(self._process.kill)
         self._channel.close(timeout_s=0)
         self._ended.set()
-
-
-def each_output(params: SamplingParams, count: int) -> list[SamplingParams]:
-    """Return the parameters of each of ``count`` outputs: no two of them draw alike."""
-    if params.seed is None:
-        return [params] * count
-    return [replace(params, seed=(params.seed + place) % SEEDS) for place in range(count)]
 
 
 def _nothing() -> None:

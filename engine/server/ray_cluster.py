@@ -12,7 +12,8 @@ from typing import Any
 from engine.server.blueprint import Blueprint
 from engine.server.client import EngineDownError, ServerError
 from engine.server.cluster_client import ClusterClient
-from engine.server.process_client import Limits, ProcessClient
+from engine.server.limits import Limits
+from engine.server.process_client import ProcessClient
 from engine.server.ray_actor import EngineActor
 from engine.server.scale_out import ScaleOut
 from engine.server.switchboard import Caller, EngineLine, Switchboard

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from engine.sampling import SamplingParams
+from engine.sampling import SEEDS, SamplingParams
 from engine.server.neutral import refuse_unsupported
 
 MOST_CHOICES = 1024
 """Prompts times ``n`` of one HTTP request."""
 MOST_LOGPROBS = 20
-SEEDS = 2**63
 COMPLETION_TOKENS = 16
 """The default of ``max_tokens`` for completions."""
 

@@ -26,8 +26,9 @@ from engine.server.connection import connection_type
 from engine.server.dashboard import Dashboard, dashboard_router
 from engine.server.head import MOST_HEAD_BYTES
 from engine.server.keys import BEARER, Door, doors, read_keys
+from engine.server.limits import Limits
 from engine.server.metrics import metrics_router, registry_of
-from engine.server.process_client import Limits, ProcessClient
+from engine.server.process_client import ProcessClient
 from engine.server.ray_cluster import Connected, connect, start_replicas
 from engine.server.scale_out import ScaleOut
 from engine.server.served_model import ServedModel

@@ -25,6 +25,7 @@ def only_with_key(request: Request) -> None:
 @pytest.fixture
 def http() -> TestClient:
     app = FastAPI()
+    app.state.max_body_bytes = 1000
     app.include_router(admin_router(Watched(ready()), dependencies=[Depends(only_with_key)]))
 
     @app.exception_handler(ServerError)
@@ -55,6 +56,7 @@ def test_a_policy_takes_another_ones_place(http: TestClient) -> None:
         ({"policy": "orca", "max_num_seq": 3}, 400, "max_num_seq"),
         ({}, 400, "key 'policy' is missing"),
         ([], 422, ""),
+        ({"policy": "orca" + " " * 1000}, 413, ""),
     ],
 )
 def test_what_is_no_policy_leaves_the_old_one(http: TestClient, asked: object, status: int, says: str) -> None:

@@ -23,9 +23,10 @@ from engine.server.client import (  # noqa: E402
     UnservableError,
 )
 from engine.server.cluster_client import ClusterClient  # noqa: E402
+from engine.server.limits import Limits  # noqa: E402
 from engine.server.messages import Idle, Load, Produced, Ready, Step  # noqa: E402
 from engine.server.metrics import registry_of  # noqa: E402
-from engine.server.process_client import Limits, ProcessClient  # noqa: E402
+from engine.server.process_client import ProcessClient  # noqa: E402
 from engine.server.stream import RequestStream  # noqa: E402
 from policies import KVMemory, choose  # noqa: E402
 from policies.routing.catalog import ROUTERS, parse_router  # noqa: E402

@@ -17,8 +17,9 @@ from engine.request import Request  # noqa: E402
 from engine.sampling import SamplingParams  # noqa: E402
 from engine.server.blueprint import Blueprint  # noqa: E402
 from engine.server.client import QueueFullError, TimeLimitError, UnservableError  # noqa: E402
+from engine.server.limits import Limits  # noqa: E402
 from engine.server.messages import Idle, Produced, Step  # noqa: E402
-from engine.server.process_client import Limits, ProcessClient  # noqa: E402
+from engine.server.process_client import ProcessClient  # noqa: E402
 from engine.session import EngineSettings  # noqa: E402
 from policies import choose  # noqa: E402
 

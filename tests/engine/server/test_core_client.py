@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from multiprocessing import Pipe
 from queue import SimpleQueue
 from typing import Any
@@ -125,7 +125,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_an_engine_that_cannot_be_built(play: Callable[..., None]) -> None:
-    said = _life(PLAN, SimpleQueue(), None)  # type: ignore[arg-type]
+    with ExitStack() as records:
+        said = _life(PLAN, SimpleQueue(), None, records)  # type: ignore[arg-type]
     assert isinstance(said, Unready)
     assert said.message.startswith("unknown model 'no such model'")
 

@@ -18,8 +18,9 @@ from engine.sampling import SamplingParams
 from engine.server.blueprint import Blueprint
 from engine.server.client import UnservableError
 from engine.server.dashboard import Dashboard
+from engine.server.limits import Limits
 from engine.server.metrics import Metrics, metrics_router
-from engine.server.process_client import Limits, ProcessClient
+from engine.server.process_client import ProcessClient
 from engine.session import EngineSettings
 from policies import POLICIES, choose
 
