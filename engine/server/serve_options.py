@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's, or that of the copy of it which typer may hold."""
 HTTP, KEYS, LIMITS, CLUSTER = "HTTP", "Keys", "Limits", "Cluster"
+LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
+"""What serving needs beyond the engine."""
 
 
 def serve_command(
@@ -199,10 +202,24 @@ def serve_command(
     -d '{"prompt": "Once upon a time", "max_tokens": 8}'
     """
     given = dict(locals())
+    check_installed()
     options.quiet()
     from engine.server.serving import serve
 
     raise typer.Exit(serve(*_asked(given)))
+
+
+def check_installed(libraries: Sequence[str] = LIBRARIES) -> None:
+    """Refuse to serve where what speaks HTTP is not there.
+
+    Raises
+    ------
+    InputError
+        If a library is missing.
+    """
+    missing = [name for name in libraries if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{', '.join(missing)} not installed", expected="pip install 'charioteer[serve]'")
 
 
 def _asked(given: Mapping[str, Any]) -> tuple[EngineSettings, ServeSettings]:

@@ -17,6 +17,7 @@ import httpx
 import openai
 import pytest
 
+from engine.server.serve_options import check_installed
 from engine.server.serving import ServeSettings, serve, stop_on_signals
 from engine.session import EngineSettings
 from tests.engine.server.http_double import FakeClient, wait_until
@@ -142,3 +143,9 @@ def test_times_that_are_none() -> None:
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="--drain-timeout"):
             ServeSettings(drain_timeout=wrong)
+
+
+def test_what_is_not_installed_is_named() -> None:
+    check_installed()
+    with pytest.raises(InputError, match=r"no_such_library not installed; expected pip install 'charioteer\[serve\]'"):
+        check_installed(("fastapi", "no_such_library"))
