@@ -15,7 +15,7 @@ from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings
 from simulator.paper.serving.ablation_figure import ablation_panel
 from simulator.paper.serving.ablation_table import HYBRID, METRICS, POLICIES, PUBLISHED, Cell
-from simulator.paper.serving.base_iteration import curve_of, explained, profile_with_base, told
+from simulator.paper.serving.authors_engine import curve_of, explained, profile_with_base, told
 from simulator.paper.serving.setup import CHAT, DATASETS, GENERATED, SEQUENCES, SUMMARIZATION, YI_34B, demand
 from simulator.trials.candidate import Candidate
 from simulator.trials.outcome import Outcome

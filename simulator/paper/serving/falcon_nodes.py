@@ -17,7 +17,7 @@ from simulator.figure_style import Panel
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SAME_CAPACITY, Change, Experiment, Finding, Findings
 from simulator.paper.experiment import SARATHI_SERVE as PAPER
-from simulator.paper.serving.base_iteration import explained, profile_with_base, told, with_base
+from simulator.paper.serving.authors_engine import explained, profile_with_base, told, with_base
 from simulator.paper.serving.capacity import SEARCHED, capacity_table
 from simulator.paper.serving.falcon_figure import nodes_panel
 from simulator.paper.serving.grid import Cell, Grid, find_grid

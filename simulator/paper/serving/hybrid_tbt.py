@@ -14,7 +14,7 @@ from simulator.figure_style import GREY, PALETTE, Panel, style
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
 from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
-from simulator.paper.serving.base_iteration import explained, told, with_base
+from simulator.paper.serving.authors_engine import explained, told, with_base
 from simulator.trials.plan import Plan
 
 if TYPE_CHECKING:

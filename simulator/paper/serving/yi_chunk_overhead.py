@@ -12,7 +12,7 @@ from simulator.figure_style import INK, PALETTE, Panel, style
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
 from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
-from simulator.paper.serving.base_iteration import told
+from simulator.paper.serving.authors_engine import told
 from simulator.paper.serving.setup import YI_34B
 from simulator.paper.serving.yi_models import Models
 from simulator.trials.plan import Plan

@@ -9,7 +9,7 @@ from profiler.cost_model import CostModel
 from profiler.published import Published
 from simulator.paper.basis import basis
 from simulator.paper.experiment import SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
-from simulator.paper.serving.base_iteration import curve_of, explained, fitted_rows
+from simulator.paper.serving.authors_engine import curve_of, explained, fitted_rows
 from simulator.paper.serving.setup import YI_34B
 from simulator.paper.serving.yi_iterations_figure import iterations_panel
 from simulator.paper.serving.yi_models import Models, parted_rows
