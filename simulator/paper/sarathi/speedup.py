@@ -24,11 +24,8 @@ LARGEST = {1024: 18, 2048: 10, 3072: 6}
 """Largest batch by length, as the paper has it."""
 SOURCE = "section 5.1.1, figure 8"
 HIGHEST, LOWEST = 10.0, 2.8
-TOP, BOTTOM, FALLS = (
-    "highest decode speedup",
-    "lowest decode speedup",
-    "neighbours in batch and length between which it falls",
-)
+TOP, BOTTOM = "highest decode speedup", "lowest decode speedup"
+FALLS = "neighbours in batch and length between which it falls"
 AT_LONGEST = 2.51
 """Table 4 at batch 6 and 3K, below what section 5.1.1 calls the lowest of all cases."""
 Curves = Mapping[int, Mapping[int, float]]

@@ -93,8 +93,8 @@ def _panel(costs: CostModel) -> Panel:
         title="One token too many",
         caption=(
             "LLaMA-13B on one A6000. The time goes up in steps: matrix products are cut into tiles, and a batch that "
-            "needs part of a row of tiles pays for all of it. At 128 tokens ours is at the foot of the step. So SARATHI "
-            "makes chunk and decodes together a multiple of 128 tokens."
+            "needs part of a row of tiles pays for all of it. So SARATHI makes chunk and decodes together a multiple "
+            "of 128 tokens. At 128 tokens ours is the foot of the step, below the published point."
         ),
         figure=figure,
     )
