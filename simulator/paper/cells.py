@@ -9,7 +9,7 @@ from simulator.paper.experiment import Finding, Findings
 from simulator.scoreboard import three_digits
 
 FINDING_HEAD = ("figure", "published", "ours", "deviation", "limit", "")
-CHANGED = "with one thing changed"
+CHANGED = "what is changed"
 
 
 def finding_cells(finding: Finding) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def _section(result: Result, shared: Collection[str]) -> Iterator[Block]:
     if found.findings:
         yield _findings(found.findings)
     if reasons := result.reasons:
-        yield Bullets(tuple(line(Words(", ".join(names), strong=True), f": {why}") for why, names in reasons.items()))
+        yield Bullets(tuple(line(Words("; ".join(names), strong=True), f": {why}") for why, names in reasons.items()))
     if found.changes:
         head, rows = change_rows(found)
         yield Paragraph(line("With one thing changed:"))

@@ -53,7 +53,7 @@ def _print_result(console: Console, result: Result) -> None:
     if found.findings:
         console.print(_findings(found.findings))
     for why, names in result.reasons.items():
-        console.print(_text(f"• {', '.join(names)}: {why}"))
+        console.print(_text(f"• {'; '.join(names)}: {why}"))
     if found.changes:
         head, rows = change_rows(found)
         console.print(_grid("With one thing changed", head, _texts(rows)))

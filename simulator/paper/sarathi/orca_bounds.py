@@ -41,6 +41,8 @@ SWEPT: Mapping[str, Callable[[Load], PolicyChoice]] = {
     "Orca, worst case": orca_worst,
 }
 PUBLISHED_PEAKS = {"SARATHI, chunk 256": 1.27, "SARATHI, chunk 512": 1.23, "Orca, best case": 1.11}
+COLOURS = (marks.COLOURS["sarathi"], marks.COLOURS["orca"], PALETTE[7])
+"""Of :data:`POLICIES`."""
 RATIOS = tuple(np.geomspace(1.0, 200.0, 26))
 Gains = Mapping[str, Mapping[int, float]]
 """Gains over the baseline by policy and length."""
@@ -135,7 +137,7 @@ def _bounds_panel(ours: Gains) -> Panel:
     figure = Figure()
     labels = [f"{length // 1024}K tokens, batch {batch}" for length, batch in LARGEST.items()]
     width = 0.26
-    for index, ((policy, values), colour) in enumerate(zip(ours.items(), PALETTE, strict=False)):
+    for index, ((policy, values), colour) in enumerate(zip(ours.items(), COLOURS, strict=True)):
         x = [place + (index - 1) * width for place in range(len(labels))]
         drawing.gains(figure, x, list(values.values()), colour, name=policy, width=width * 0.92)
         marks.published(figure, x, list(PUBLISHED[policy].values()))
@@ -158,8 +160,8 @@ def _sweep_panel(swept: Mapping[str, Mapping[float, float]]) -> Panel:
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    colours = (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[2])
-    for (name, curve), colour in zip(swept.items(), colours, strict=True):
+    sarathi, *orca = COLOURS
+    for (name, curve), colour in zip(swept.items(), (sarathi, PALETTE[5], *orca), strict=True):
         marks.curve(figure, list(curve), list(curve.values()), name, colour)
     for name, value in PUBLISHED_PEAKS.items():
         drawing.level(figure, value, f"published peak of {name}: {value:g}x")

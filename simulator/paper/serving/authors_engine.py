@@ -122,6 +122,6 @@ def explained() -> str:
     *most, last = (str(row.batch.decodes) for row in fitted_rows())
     return (
         f"With {told()}: what an iteration of Yi-34B took beside its kernels, fitted to the artifact's decodes of "
-        f"{', '.join(most)} and {last} alone, and on other models as much a layer. It is evidence for what deviations "
-        "come from, and never what is predicted."
+        f"{', '.join(most)} and {last} alone (that it meets these is by its making), and on other models as much a "
+        "layer. It is evidence for what deviations come from, and never what is predicted."
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from simulator.paper.experiment import SAME, SAME_CAPACITY, Change, Finding
 from simulator.paper.serving.grid import Grid, gain
-from simulator.paper.serving.setup import TITLES
+from simulator.paper.serving.setup import SHORT, TITLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Claim:
     @property
     def name(self) -> str:
         """The name of its finding."""
-        return f"{self.dataset}, {self.target}: Sarathi-Serve over {TITLES[self.over]}"
+        return f"{SHORT[self.dataset]}, {self.target}: Sarathi-Serve over {TITLES[self.over]}"
 
     def ours(self, grid: Grid) -> float:
         """Return the ratio of ours."""

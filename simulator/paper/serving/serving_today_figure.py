@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator.figure_style import PALETTE, Panel, style
+from simulator.figure_style import Panel, style
+from simulator.paper.marks import COLOURS
 
 HEIGHT = 560
-COLOURS = dict(zip(("sarathi-serve", "vllm", "orca", "slack", "vllm-v1"), PALETTE, strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)

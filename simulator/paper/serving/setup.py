@@ -28,6 +28,7 @@ TITLES = {
     CHAT: "ShareGPT4 chat",
     SUMMARIZATION: "arXiv summarisation",
 }
+SHORT = {CHAT: "chat", SUMMARIZATION: "arXiv"}
 TIMES = {STRICT: 5, RELAXED: 25}
 """Latency targets as multiples of an iteration of :data:`TARGET_BATCH` (section 5.1)."""
 TARGET_BATCH = Aggregates.of(decodes=32, context=4096)
