@@ -35,7 +35,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Experiment], Fi
 def explained(findings: Findings) -> None:
     """Check that whatever is missed has a reason and evidence, and nothing else has a reason."""
     for finding in findings.findings:
-        assert bool(finding.reason) == finding.missed
+        assert bool(finding.reason) == bool(finding.cause) == finding.missed
         assert not finding.missed or any(change.finding == finding.name for change in findings.changes)
     for panel in findings.panels:
         assert panel.name.startswith("serving-")
