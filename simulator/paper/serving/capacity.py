@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simulator.capacity.capacity import Capacity
 from simulator.paper.basis import basis
+from simulator.paper.cells import CHANGED
 from simulator.paper.experiment import SARATHI_SERVE as PAPER
 from simulator.paper.experiment import Experiment, Findings, Table
 from simulator.paper.serving.authors_engine import (
@@ -107,7 +108,7 @@ class CapacityExperiment:
             changes=tuple(change for claim in self.claims for change in claim.changes(changed)),
             panels=(capacity_panel(f"serving-{self.name}", self.setup, grid, self.claims),),
             stands_on=(basis(self.setup.deployment),),
-            tables=(capacity_table(grid), *(capacity_table(each, what) for what, each in changed.items())),
+            tables=(capacity_table(grid), *changed_tables(changed)),
             notes=(*self.notes(), GENERATED, SEARCHED),
         )
 
@@ -129,21 +130,25 @@ SEARCHED = (
 )
 
 
-def capacity_table(grid: Grid, changed: str = "") -> Table:
-    """Return all capacities with their brackets, and what ends each; ``changed`` says what was changed."""
-    rows = tuple(
-        (
-            TITLES[cell.dataset],
-            cell.target,
-            TITLES[cell.system],
-            f"{found.rate_per_s:.3f}",
-            f"{found.low_per_s:.3f} to {found.high_per_s:.3f}",
-            found.bound_by,
-        )
-        for cell, found in sorted(grid.items(), key=_place)
-    )
-    head = ("dataset", "target", "system", "capacity (requests/s)", "held and failed at", "ends by")
-    return Table(title=f"Capacities{changed and f' with {changed}'}", head=head, rows=rows)
+HEAD = ("dataset", "target", "system", "capacity (requests/s)", "held and failed at", "ends by")
+
+
+def capacity_table(grid: Grid) -> Table:
+    """Return all capacities with their brackets, and what ends each."""
+    return Table(title="Capacities", head=HEAD, rows=tuple(_rows(grid)))
+
+
+def changed_tables(changed: Mapping[str, Grid]) -> tuple[Table, ...]:
+    """Return the capacities that ratios with one thing changed are made of, where there are some, as one table."""
+    rows = tuple((what, *row) for what, grid in changed.items() for row in _rows(grid))
+    return (Table(title="Capacities with one thing changed", head=(CHANGED, *HEAD), rows=rows),) if rows else ()
+
+
+def _rows(grid: Grid) -> Iterator[tuple[str, ...]]:
+    for cell, found in sorted(grid.items(), key=_place):
+        where = (TITLES[cell.dataset], cell.target, TITLES[cell.system])
+        bracket = f"{found.low_per_s:.3f} to {found.high_per_s:.3f}"
+        yield (*where, f"{found.rate_per_s:.3f}", bracket, found.bound_by)
 
 
 def _place(entry: tuple[Cell, Capacity]) -> tuple[int, int, int]:
