@@ -16,8 +16,8 @@ TITLE = "The papers, reproduced"
 READING = (
     "Every published figure stands beside ours, with the deviation of ours as a share of it: within its limit, or "
     "missed. Where a paper says something without a number, ours stands beside 1x and is not judged. The figures that "
-    "the papers are known for are bold. No prediction is fitted to any of them; where one is missed, one thing at a time is "
-    "changed to find out why, and its experiment tells what came of it."
+    "the papers are known for are bold. No prediction is fitted to any of them; where one is missed, one thing at a "
+    "time is changed to find out why, and its experiment tells what came of it."
 )
 UNKNOWN = "not explained"
 SHARED = "Of several of these experiments:"

@@ -150,8 +150,8 @@ def _bounds_panel(ours: Gains) -> Panel:
         title="Prompts in chunks against whole prompts beside decodes",
         caption=(
             "LLaMA-13B on one A6000, where chunks of 256 and decodes balance. In Orca's best case a whole "
-            "prompt shares one iteration with decodes, and in the many that follow they run alone; chunks share all. Where there is no diamond the paper says “close "
-            "to the baseline”, without a number."
+            "prompt shares one iteration with decodes, and in the many that follow they run alone; chunks share all. "
+            "Without a diamond the paper prints no number, but that it is close to the baseline."
         ),
         figure=figure,
     )

@@ -33,7 +33,7 @@ from simulator.paper.gpt3.setup import CHUNK, ORCA, SARATHI, STAGES, TP, Setup, 
 from traces.run_record import RunRecord
 
 GIB = 2**30
-REQUESTS, MANY = 400, 800
+REQUESTS, MANY = 400, 600
 
 
 def runs_of(setup: Setup) -> dict[str, RunRecord]:

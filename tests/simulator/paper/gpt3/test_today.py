@@ -16,7 +16,7 @@ def test_more_memory_takes_the_reason_for_a_pipeline_away() -> None:
 
 
 def test_ways() -> None:
-    setup = today("h100", requests=300)
+    setup = today("h100", requests=250)
     runs = {way: run() for way, run in ways(setup, chunks=(1024,)).items()}
     tokens = setup.workload.output_tokens.tolist()
     assert all(run.requests.generated_tokens.tolist() == tokens for run in runs.values())
