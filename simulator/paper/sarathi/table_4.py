@@ -196,7 +196,7 @@ def _panel(ours: list[float], gains: list[float]) -> Panel:
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1)
     labels = [f"{row.label[:3]}<br>{row.length // 1024}K, {row.batch}" for row in ROWS]
-    colours = [PALETTE[0] if row.engine == SMALL else PALETTE[2] for row in ROWS]
+    colours = [PALETTE[0] if row.engine == SMALL else PALETTE[6] for row in ROWS]
     sides = ((ours, [row.decode for row in ROWS]), (gains, [row.end_to_end for row in ROWS]))
     for column, (values, theirs) in enumerate(sides, 1):
         drawing.gains(figure, labels, values, colours, showlegend=False, row=1, col=column)
@@ -210,7 +210,7 @@ def _panel(ours: list[float], gains: list[float]) -> Panel:
         name="sarathi-table-4",
         title="What cheaper decodes are worth end to end",
         caption=(
-            "LLaMA-13B on an A6000 (blue) and LLaMA-33B on an A100 (green), chunk 256. Decodes are up to five times "
+            "LLaMA-13B on an A6000 (blue) and LLaMA-33B on an A100 (purple), chunk 256. Decodes are up to five times "
             "cheaper, the whole a fifth to a third faster: prefills gain nothing, and they are most of the work."
         ),
         figure=figure,
