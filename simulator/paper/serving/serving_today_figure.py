@@ -65,7 +65,8 @@ def today_panel(groups: Sequence[Group], names: Mapping[str, str]) -> Panel:
         caption=(
             "Highest rate within targets of 5 (strict) and 25 (relaxed) iterations of 32 decodes at 4,096 tokens of "
             f"context, each device's own. Over vLLM Sarathi-Serve gains {_gains(groups)}. vLLM v1 has one budget "
-            "whatever the target, and serves little where the target leaves no room for it; Slack chooses each budget by it."
+            "whatever the target, and serves little where the target leaves no room for it; Slack chooses each budget "
+            "by it."
         ),
         figure=figure,
     )
