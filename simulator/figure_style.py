@@ -128,7 +128,7 @@ def _time(time_s: float) -> str:
 
 def _legend_lines(figure: Figure) -> int:
     """Lines that the legend takes on a page of the usual width."""
-    names = [trace.name for trace in figure.data if trace.showlegend is not False]
+    names = [trace.name or "" for trace in figure.data if trace.showlegend is not False]
     return 1 + int(sum(8 * len(name) + 50 for name in names) / LEGEND_WIDTH)
 
 

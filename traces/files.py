@@ -94,9 +94,8 @@ def whole_files(path: str | os.PathLike[str], *, instead_of: Iterable[str] = ())
     InputError
         If ``path`` is something else, or cannot be written.
     """
+    check_folder(path)
     target = Path(path).resolve()
-    if target.exists() and not target.is_dir():
-        raise InputError("exists and is something else", where=path, expected="a new name or a folder")
     temporary = _beside(target)
     try:
         with _writing(path):
@@ -108,6 +107,24 @@ def whole_files(path: str | os.PathLike[str], *, instead_of: Iterable[str] = ())
     finally:
         with signals_held():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Check that files can be written into a folder, or that it can be made: before what may take long.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is something else, or cannot be written.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise InputError("exists and is something else", where=path, expected="a new name or a folder")
+    there = next(each for each in (target, *target.parents) if each.exists())
+    probe = there / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    with _writing(path), signals_held():
+        probe.mkdir()
+        probe.rmdir()
 
 
 def _move_into(target: Path, folder: Path, instead_of: Iterable[str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
-from simulator.paper.experiment import Change, Finding
+from simulator.paper.experiment import Finding, Findings
 from simulator.scoreboard import three_digits
 
 FINDING_HEAD = ("figure", "published", "ours", "deviation", "limit", "")
-CHANGE_HEAD = ("figure", "the one thing changed", "published", "ours", "then", "deviation then")
+CHANGED = "what is changed"
 
 
 def finding_cells(finding: Finding) -> tuple[str, ...]:
@@ -22,16 +23,31 @@ def finding_cells(finding: Finding) -> tuple[str, ...]:
     )
 
 
-def change_cells(finding: Finding, change: Change) -> tuple[str, ...]:
-    """Return the cells of a change, under :data:`CHANGE_HEAD`."""
-    return (
-        finding.name,
-        change.what,
-        published(finding),
-        amount(finding.ours, finding.unit),
-        amount(change.ours, finding.unit),
-        share(change.ours / finding.published - 1),
-    )
+def change_rows(found: Findings) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the findings with one thing changed as the head and the rows of a table.
+
+    A row a finding and a column a change, or the other way round where there are more changes.
+    """
+    values = {(change.finding, change.what): change.ours for change in found.changes}
+    changed = {change.finding for change in found.changes}
+    findings = [finding for finding in found.findings if finding.name in changed]
+    whats = list(dict.fromkeys(change.what for change in found.changes))
+    rows = [
+        (each.name, published(each), amount(each.ours, each.unit), *_changed(each, whats, values)) for each in findings
+    ]
+    if len(whats) <= len(findings):
+        return ("figure", "published", "ours", *whats), rows
+    names, *columns = zip(*rows, strict=True)
+    return (CHANGED, *names), list(zip(("published", "ours", *whats), *zip(*columns, strict=True), strict=True))
+
+
+def _changed(finding: Finding, whats: Sequence[str], values: Mapping[tuple[str, str], float]) -> Iterator[str]:
+    for what in whats:
+        value = values.get((finding.name, what))
+        if value is None:
+            yield ""
+        else:
+            yield f"{amount(value, finding.unit)} ({share(value / finding.published - 1)})"
 
 
 def verdict(finding: Finding) -> str:
@@ -53,8 +69,10 @@ def amount(value: float, unit: str) -> str:
 
 
 def share(deviation: float) -> str:
-    """Return a deviation in percent; "–" for NaN."""
-    return "–" if math.isnan(deviation) else f"{100 * deviation:+.1f} %"
+    """Return a deviation in percent, from twice the figure on as how many times it is; "–" for NaN."""
+    if math.isnan(deviation):
+        return "–"
+    return f"{1 + deviation:.1f} times" if deviation >= 1 else f"{100 * deviation:+.1f} %"
 
 
 def seconds(about_s: int) -> str:

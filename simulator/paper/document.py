@@ -59,5 +59,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "missed": bool(finding.missed),
         "headline": finding.headline,
         "source": finding.source,
+        "cause": finding.cause,
         "reason": finding.reason,
     }

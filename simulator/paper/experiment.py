@@ -42,8 +42,10 @@ class Finding:
         gives a bound or a rough figure).
     headline
         Whether it is one of the claims that the paper is known for.
+    cause
+        Why it deviates in a few words, for the list of what is missed; "" where it does not.
     reason
-        Why it deviates, told from ``changes``; "" where it does not.
+        The same in sentences, told from ``changes``; findings that share one are told together.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Finding:
     source: str
     limit: float | None = SAME
     headline: bool = False
+    cause: str = ""
     reason: str = ""
 
     @property

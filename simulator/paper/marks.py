@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.figure_style import INK, shown
+from simulator.figure_style import INK, PALETTE, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 HEIGHT = 480
+COLOURS = {
+    "sarathi": PALETTE[0],
+    "sarathi-serve": PALETTE[0],
+    "vllm": PALETTE[1],
+    "orca": PALETTE[2],
+    "slack": PALETTE[3],
+    "vllm-v1": PALETTE[4],
+}
+"""Of policies, the same in all figures."""
 PUBLISHED = "published"
 Values = Sequence[float]
 

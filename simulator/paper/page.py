@@ -1,23 +1,26 @@
-"""The page of the papers: first what is missed, then the headline figures, then each experiment."""
+"""The page of the papers: how much is reproduced, what is missed, the headline figures, then each experiment."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import groupby
 
 from simulator.paper.blocks import Block, Bullets, Code, Grid, Heading, Line, Paragraph, Picture, Words, line
-from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
-from simulator.paper.experiment import Change, Finding, Table
-from simulator.paper.result import Placed, Result, headlines, misses, placed, reasons, tally
+from simulator.paper.cells import FINDING_HEAD, change_rows, finding_cells, seconds, verdict
+from simulator.paper.experiment import Finding, Table
+from simulator.paper.result import Placed, Result, headlines_within, misses, tally
 
 TITLE = "The papers, reproduced"
 READING = (
-    "Every published figure stands beside ours, with the deviation of ours as a share of it. A judged figure is within "
-    "or missed: its limit says how far ours may lie from it. The figures that the papers are known for are bold. No "
-    "constant is tuned to any of them. Where a figure is missed, one thing at a time is changed to find out why."
+    "Every published figure stands beside ours, with the deviation of ours as a share of it: within its limit, or "
+    "missed. Where a paper says something without a number, ours stands beside 1x and is not judged. The figures that "
+    "the papers are known for are bold. No prediction is fitted to any of them; where one is missed, one thing at a "
+    "time is changed to find out why, and its experiment tells what came of it."
 )
+UNKNOWN = "not explained"
+SHARED = "Of several of these experiments:"
 LIBRARIES = ("charioteer", "numpy", "simpy", "plotly")
 
 
@@ -33,19 +36,17 @@ def blocks(results: Sequence[Result], command: str, missing: str = "") -> Iterat
     missing
         Why figures are missing, "" where none are.
     """
-    yield Paragraph(line("Generated, with its figures, by"))
-    yield Code(command)
+    yield Paragraph(line(Words(tally(results), strong=True)))
     yield Paragraph(line(READING))
     if missing:
         yield Paragraph(line(Words(missing, strong=True)))
     yield from _missed(results)
-    yield from _headlines(results)
+    yield from _reproduced(results)
     yield from _contents(results)
     for paper, group in groupby(results, key=lambda result: result.experiment.paper):
-        yield Heading(2, paper, _anchor(paper))
-        for result in group:
-            yield from _section(result)
-    yield Paragraph(line(f"Made with {', '.join(_versions())}."), soft=True)
+        yield from _chapter(paper, list(group))
+    yield Paragraph(line(f"Generated, with its figures, by {', '.join(_versions())}:"), soft=True)
+    yield Code(command)
 
 
 def _versions() -> Iterator[str]:
@@ -56,20 +57,23 @@ def _versions() -> Iterator[str]:
 
 def _missed(results: Sequence[Result]) -> Iterator[Block]:
     yield Heading(2, "What is missed", "missed")
-    yield Paragraph(line(Words(tally(results), strong=True)))
     missed = misses(results)
     if not missed:
+        yield Paragraph(line("Nothing."))
         return
-    yield _findings(missed, whole_page=True)
-    yield from _reasons(missed, whole_page=True)
-    changes = [(finding, change) for result, finding in missed for change in result.changes(finding)]
-    yield from _changes("Where that comes from: the same figures with one thing changed.", changes)
+    head = ("figure", "experiment", *FINDING_HEAD[1:-1], "why")
+    yield Grid(head, tuple((*_summary(each), line(each[1].cause or UNKNOWN)) for each in missed))
 
 
-def _headlines(results: Sequence[Result]) -> Iterator[Block]:
-    if known := headlines(results):
-        yield Heading(2, "The headline figures", "headlines")
-        yield _findings(known, whole_page=True)
+def _reproduced(results: Sequence[Result]) -> Iterator[Block]:
+    if known := headlines_within(results):
+        yield Heading(2, "Headline figures within their limits", "headlines")
+        yield Grid(("figure", "experiment", *FINDING_HEAD[1:-1]), tuple(tuple(_summary(each)) for each in known))
+
+
+def _summary(place: Placed) -> Iterator[Line]:
+    result, finding = place
+    yield from (_name(finding), _link(result), *_figures(finding))
 
 
 def _contents(results: Sequence[Result]) -> Iterator[Block]:
@@ -83,58 +87,67 @@ def _contents(results: Sequence[Result]) -> Iterator[Block]:
     )
 
 
-def _section(result: Result) -> Iterator[Block]:
+def _chapter(paper: str, results: Sequence[Result]) -> Iterator[Block]:
+    """Yield the experiments of a paper, after what several of them have in common."""
+    yield Heading(2, paper, _anchor(paper))
+    shared = _shared(results)
+    if shared:
+        yield Paragraph(line(SHARED))
+        yield Bullets(tuple(line(f"{text} (", *_listed(of), ")") for text, of in shared.items()))
+    for result in results:
+        yield from _section(result, shared)
+
+
+def _shared(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the notes, and what figures stand on, of which several results speak, and these results."""
+    told: dict[str, list[Result]] = {}
+    for result in results:
+        for text in (*result.found.notes, *result.found.stands_on):
+            told.setdefault(text, []).append(result)
+    return {text: of for text, of in told.items() if len(of) > 1}
+
+
+def _listed(results: Sequence[Result]) -> Iterator[str | Words]:
+    for place, result in enumerate(results):
+        yield from (", " * (place > 0), _anchored(result))
+
+
+def _section(result: Result, shared: Collection[str]) -> Iterator[Block]:
     experiment, found = result.experiment, result.found
     yield Heading(3, experiment.title, experiment.name)
     yield Paragraph(line(experiment.shows))
-    own = list(placed([result]))
-    if own:
-        yield _findings(own)
-        yield from _reasons(own)
-    by_name = {finding.name: finding for finding in found.findings}
-    yield from _changes("With one thing changed:", [(by_name[each.finding], each) for each in found.changes])
+    if found.findings:
+        yield _findings(found.findings)
+    if reasons := result.reasons:
+        yield Bullets(tuple(line(Words("; ".join(names), strong=True), f": {why}") for why, names in reasons.items()))
+    if found.changes:
+        head, rows = change_rows(found)
+        yield Paragraph(line("With one thing changed:"))
+        yield Grid(head, tuple(_row(row) for row in rows))
     for panel in found.panels:
         yield Picture(panel)
     for table in found.tables:
         yield from _table(table)
-    yield from _list("What to know", found.notes)
-    yield from _list("What the figures stand on", found.stands_on)
+    yield from _list("What to know", [text for text in found.notes if text not in shared])
+    yield from _list("What the figures stand on", [text for text in found.stands_on if text not in shared])
     yield Code(f"python -m simulator paper {experiment.name}")
 
 
-def _findings(entries: Iterable[Placed], *, whole_page: bool = False) -> Grid:
-    """Return findings as a table; on the whole page each leads to its experiment, within that it names its source."""
-    where = "experiment" if whole_page else "printed in"
-    rows = tuple(
-        (
-            line(Words(finding.name, strong=finding.headline)),
-            _link(result) if whole_page else line(finding.source),
-            *_marked(finding),
-        )
-        for result, finding in entries
-    )
-    return Grid((FINDING_HEAD[0], where, *FINDING_HEAD[1:]), rows)
+def _findings(findings: Sequence[Finding]) -> Grid:
+    rows = tuple((_name(each), line(each.source), *_figures(each), _verdict(each)) for each in findings)
+    return Grid((FINDING_HEAD[0], "printed in", *FINDING_HEAD[1:]), rows)
 
 
-def _marked(finding: Finding) -> Iterator[Line]:
-    *figures, verdict = finding_cells(finding)
-    yield from (line(text) for text in figures)
-    yield line(Words(verdict, strong=finding.missed))
+def _name(finding: Finding) -> Line:
+    return line(Words(finding.name, strong=finding.headline))
 
 
-def _reasons(entries: Iterable[Placed], *, whole_page: bool = False) -> Iterator[Block]:
-    items = []
-    for (experiment, why), names in reasons(entries).items():
-        of = line(" in ", _anchored(experiment)) if whole_page else ()
-        items.append(line(Words(", ".join(names), strong=True), *of, f": {why}"))
-    if items:
-        yield Bullets(tuple(items))
+def _figures(finding: Finding) -> Iterator[Line]:
+    return (line(text) for text in finding_cells(finding)[:-1])
 
 
-def _changes(title: str, changes: Sequence[tuple[Finding, Change]]) -> Iterator[Block]:
-    if changes:
-        yield Paragraph(line(title))
-        yield Grid(CHANGE_HEAD, tuple(_row(change_cells(*each)) for each in changes))
+def _verdict(finding: Finding) -> Line:
+    return line(Words(verdict(finding), strong=finding.missed))
 
 
 def _table(table: Table) -> Iterator[Block]:
@@ -153,11 +166,11 @@ def _row(texts: Iterable[str]) -> tuple[Line, ...]:
 
 
 def _link(result: Result) -> Line:
-    return line(_anchored(result.experiment.name))
+    return line(_anchored(result))
 
 
-def _anchored(experiment: str) -> Words:
-    return Words(experiment, link=experiment)
+def _anchored(result: Result) -> Words:
+    return Words(result.experiment.name, link=result.experiment.name)
 
 
 def _anchor(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from simulator.paper.experiment import Change, Experiment, Finding, Findings
+from simulator.paper.experiment import Experiment, Finding, Findings
+
+UNEXPLAINED = "No reason has been found."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +17,14 @@ class Result:
     experiment: Experiment
     found: Findings
 
-    def changes(self, finding: Finding) -> list[Change]:
-        """Return the evidence of where a finding's deviation comes from."""
-        return [change for change in self.found.changes if change.finding == finding.name]
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why findings deviate, and the names of those that share a reason; what is missed without one says so."""
+        found: dict[str, list[str]] = {}
+        for finding in self.found.findings:
+            if finding.reason or finding.missed:
+                found.setdefault(finding.reason or UNEXPLAINED, []).append(finding.name)
+        return found
 
 
 Placed = tuple[Result, Finding]
@@ -37,22 +44,9 @@ def misses(results: Sequence[Result]) -> list[Placed]:
     return sorted(missed, key=lambda each: not each[1].headline)
 
 
-def headlines(results: Sequence[Result]) -> list[Placed]:
-    """Return the findings that the papers are known for."""
-    return [each for each in placed(results) if each[1].headline]
-
-
-def reasons(entries: Iterable[Placed]) -> dict[tuple[str, str], list[str]]:
-    """Return why findings deviate: the names of those that share a reason, by their experiment and that reason.
-
-    What is missed without a reason says so; what is not missed and has none is left out.
-    """
-    found: dict[tuple[str, str], list[str]] = {}
-    for result, finding in entries:
-        if finding.reason or finding.missed:
-            why = finding.reason or "no reason has been found."
-            found.setdefault((result.experiment.name, why), []).append(finding.name)
-    return found
+def headlines_within(results: Sequence[Result]) -> list[Placed]:
+    """Return the findings that a paper is known for and that are not missed."""
+    return [each for each in placed(results) if each[1].headline and not each[1].missed]
 
 
 def tally(results: Sequence[Result]) -> str:

@@ -23,7 +23,7 @@ from simulator.paper.result import Result
 from simulator.paper.table import print_experiments, print_results
 from simulator.trials.workers import processes
 from traces.errors import InputError
-from traces.files import whole_files
+from traces.files import check_folder, whole_files
 
 if TYPE_CHECKING:
     from simulator.figure_style import Panel
@@ -84,10 +84,14 @@ def _drawn_before(output: Path) -> list[str]:
     Raises
     ------
     InputError
-        If the folder is none, or its page is not one of ours.
+        If the folder is none or cannot be written, or its page is not one of ours.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError("exists and is something else", where=output, expected="a new name or a folder")
+    check_folder(output)
+    for name in (PAGE, WEB_PAGE):
+        if (output / name).exists() and not (output / name).is_file():
+            raise InputError("exists and is no file", where=output / name, expected="another folder")
+    if (output / FIGURES).exists():
+        check_folder(output / FIGURES)
     page = output / PAGE
     if not page.exists():
         return []

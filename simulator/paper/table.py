@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.paper.blocks import text_columns
-from simulator.paper.cells import CHANGE_HEAD, FINDING_HEAD, change_cells, finding_cells, seconds
+from simulator.paper.cells import FINDING_HEAD, change_rows, finding_cells, seconds
 from simulator.paper.experiment import Experiment, Finding
-from simulator.paper.result import Result, misses, placed, reasons, tally
+from simulator.paper.result import Result, misses, tally
 from traces.command_line import new_console, new_table
 
 if TYPE_CHECKING:
@@ -52,12 +52,11 @@ def _print_result(console: Console, result: Result) -> None:
     console.print(_text(f"{experiment.title} ({experiment.name}) · {experiment.paper}", "bold"))
     if found.findings:
         console.print(_findings(found.findings))
-    for (_, why), names in reasons(placed([result])).items():
-        console.print(_text(f"• {', '.join(names)}: {why}"))
+    for why, names in result.reasons.items():
+        console.print(_text(f"• {'; '.join(names)}: {why}"))
     if found.changes:
-        by_name = {finding.name: finding for finding in found.findings}
-        rows = [change_cells(by_name[change.finding], change) for change in found.changes]
-        console.print(_grid("With one thing changed", CHANGE_HEAD, _texts(rows)))
+        head, rows = change_rows(found)
+        console.print(_grid("With one thing changed", head, _texts(rows)))
     for table in found.tables:
         console.print(_grid(table.title, table.head, _texts(table.rows)))
     for note in (*found.notes, *found.stands_on):

@@ -14,7 +14,7 @@ import pytest
 
 from traces import files, held_signals
 from traces.errors import InputError
-from traces.files import read_json, whole_file, whole_folder, write_json
+from traces.files import check_folder, read_json, whole_file, whole_folder, write_json
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -49,6 +49,18 @@ def test_a_folder_replaces_only_its_own_kind(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precious: exists and is something else"):
         whole_folder(precious, marker="run.json").__enter__()
     assert (precious / "thesis.txt").exists()
+
+
+def test_a_folder_is_checked_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "deep" / "er")
+    for name, complaint in (("file", "exists and is something else"), ("file/x", "cannot write: Not a directory")):
+        with pytest.raises(InputError, match=complaint):
+            check_folder(tmp_path / name)
+    with pytest.raises(InputError, match="cannot write"):
+        check_folder("/proc/none")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_link_is_followed_and_a_device_is_left_alone(tmp_path: Path) -> None:

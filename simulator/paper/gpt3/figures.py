@@ -12,14 +12,16 @@ from simulator.figure_style import (
     INK,
     KIND_COLOURS,
     KIND_NAMES,
+    PALETTE,
     Panel,
+    Stroke,
     compact,
     log_axis,
     row_titles,
-    strokes,
     style,
 )
-from simulator.paper.gpt3.setup import ORCA, SARATHI, completion_s
+from simulator.paper.gpt3.setup import ORCA, SARATHI, TP, bubble_s, completion_s
+from simulator.paper.marks import COLOURS, HEIGHT
 from traces.run_record import RunRecord
 from traces.utilisation import KINDS, iteration_kinds
 
@@ -29,18 +31,24 @@ if TYPE_CHECKING:
 Runs = Mapping[str, RunRecord]
 PERCENTS = np.linspace(0, 100, 201)
 STRETCH_S = 1.0
-HEIGHT = 480
+LINES = {
+    ORCA: Stroke(colour=COLOURS["orca"], dash="solid"),
+    SARATHI: Stroke(colour=COLOURS["sarathi"], dash="solid"),
+    TP: Stroke(colour=PALETTE[7], dash="solid"),
+}
+"""Of the paper's ways to serve."""
 
 
-def bubble_panel(runs: Runs) -> Panel:
-    """Return the cumulative distribution of the bubble time of a request, one curve a pipelined run."""
+def bubble_panel(runs: Runs, published: float) -> Panel:
+    """Return the cumulative distribution of the bubble time of a request, one curve a pipelined run; the paper's
+    medians lie ``published`` times apart."""
     from plotly.graph_objects import Figure
 
-    figure, lines = Figure(), strokes(runs)
-    bubbles = {way: runs[way].requests.bubble_s for way in (ORCA, SARATHI)}
-    for way, bubble_s in bubbles.items():
-        times_s, median_s = compact(np.percentile(bubble_s, PERCENTS)), float(np.median(bubble_s))
-        figure.add_scatter(x=times_s, y=PERCENTS, name=way, mode="lines", line=lines[way].line(2.5), showlegend=False)
+    figure, medians_s = Figure(), {way: bubble_s(runs[way]) for way in (ORCA, SARATHI)}
+    bubbles = {way: runs[way].requests.bubble_s for way in medians_s}
+    for way, median_s in medians_s.items():
+        times_s = compact(np.percentile(bubbles[way], PERCENTS))
+        figure.add_scatter(x=times_s, y=PERCENTS, name=way, mode="lines", line=LINES[way].line(2.5), showlegend=False)
         figure.add_annotation(
             text=f"<b>{way}</b><br>median {median_s:.3g} s",
             x=np.log10(median_s),
@@ -48,9 +56,9 @@ def bubble_panel(runs: Runs) -> Panel:
             ax=-16 if way == ORCA else 16,
             ay=0,
             xanchor="right" if way == ORCA else "left",
-            font={"color": lines[way].colour},
+            font={"color": LINES[way].colour},
             showarrow=True,
-            arrowcolor=lines[way].colour,
+            arrowcolor=LINES[way].colour,
             bgcolor="white",
         )
     figure.add_hline(y=50, line={"color": GREY, "width": 1, "dash": "dot"})
@@ -62,7 +70,8 @@ def bubble_panel(runs: Runs) -> Panel:
         name="gpt3-bubbles",
         title="Bubble time of a request",
         caption="The bubbles of all stages before each batch that held a request, summed over its batches: SARATHI's "
-        "equal batches leave little of them (the scale is logarithmic).",
+        f"equal batches leave little of them. The medians lie {medians_s[ORCA] / medians_s[SARATHI]:.1f}x apart, the "
+        f"published ones {published:g}x.",
         figure=figure,
     )
 
@@ -74,12 +83,12 @@ def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
     """
     from plotly.graph_objects import Figure
 
-    figure, lines = Figure(), strokes(runs)
+    figure = Figure()
     for way, run in runs.items():
         done_s = np.sort(run.requests.finished_s)
         counts = np.linspace(0, len(done_s), 201)
         times_s = compact(np.interp(counts, np.arange(len(done_s) + 1), np.append(0.0, done_s)))
-        figure.add_scatter(x=times_s, y=counts, name=way, mode="lines", line=lines[way].line(2.5))
+        figure.add_scatter(x=times_s, y=counts, name=way, mode="lines", line=LINES[way].line(2.5))
     base_s, most = completion_s(runs[SARATHI]), len(runs[SARATHI].requests)
     figure.add_scatter(
         x=[base_s * ratio for ratio in published.values()],
@@ -93,7 +102,7 @@ def completion_panel(runs: Runs, published: Mapping[str, float]) -> Panel:
             "symbol": "diamond-open",
             "size": 12,
             "line": {"width": 2.2},
-            "color": [lines[way].colour for way in published],
+            "color": [LINES[way].colour for way in published],
         },
     )
     last_s = max(completion_s(run) for run in runs.values())
@@ -125,7 +134,7 @@ def timeline_panel(runs: Runs) -> Panel:
         figure.update_xaxes(range=[0, STRETCH_S], row=row)
     figure.update_xaxes(title="time from the middle of the run (s)", row=2)
     style(figure, height=HEIGHT, barmode="overlay", bargap=0.15)
-    row_titles(figure, shown, strokes(runs))
+    row_titles(figure, shown, LINES)
     return Panel(
         name="gpt3-timeline",
         title="The pipeline for a second",

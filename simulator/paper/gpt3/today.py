@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from policies.catalog import choose
+from simulator.figure_style import PALETTE
+from simulator.paper import marks
 from simulator.paper.basis import basis
 from simulator.paper.experiment import BEYOND, Experiment, Finding, Findings, Table
 from simulator.paper.gpt3.changes import AGAINST_TP, BUBBLES, PIPELINES, ratios
+from simulator.paper.gpt3.figures import LINES
 from simulator.paper.gpt3.pipeline import PUBLISHED, SECTION
 from simulator.paper.gpt3.setup import (
     CHUNK,
@@ -34,13 +37,22 @@ BUDGETS = {"sarathi-serve": 512, "vllm-v1": 2048}
 """Tokens of a batch: the paper's and vLLM's own defaults."""
 MOST_SEQS = 1024
 MEMORY_SHARE = 0.9
-VLLM_TP = "8 x TP8, vllm-v1"
+NAMES = {"sarathi-serve": "TP8-PP8, Sarathi-Serve", "vllm-v1": "TP8-PP8, vLLM v1"}
+VLLM_TP, BEST = "8 x TP8, vLLM v1", "TP8-PP8, SARATHI, best chunk"
+COLOURS = {
+    **{way: line.colour for way, line in LINES.items()},
+    BEST: marks.COLOURS["sarathi"],
+    NAMES["sarathi-serve"]: PALETTE[5],
+    NAMES["vllm-v1"]: marks.COLOURS["vllm-v1"],
+    VLLM_TP: PALETTE[6],
+}
+"""Of all ways to serve."""
 Runs = Mapping[str, RunRecord]
 NOTES = (
     "Today's engine: CUDA graphs (0.27 ms beside the kernels of a stage and iteration), 90 % of the memory used.",
-    f"sarathi-serve and vllm-v1 take KV blocks as sequences grow, at most {MOST_SEQS} sequences, budgets of "
+    f"Sarathi-Serve and vLLM v1 take KV blocks as sequences grow, at most {MOST_SEQS} sequences, budgets of "
     f"{BUDGETS['sarathi-serve']} and {BUDGETS['vllm-v1']} tokens; their batches are formed from what is ready.",
-    "slack is not among them: it trades throughput for token deadlines, and nobody waits for tokens here.",
+    "Slack is not among them: it trades throughput for token deadlines, and nobody waits for tokens here.",
     "The published ratios are those on A100, with the authors' engine of 2023.",
 )
 
@@ -53,7 +65,7 @@ def plan(_scratch: Path) -> Plan[Findings]:
         runs[name] = yield from in_steps(ways(setup))
     return Findings(
         findings=tuple(finding for name, each in runs.items() for finding in _findings(name, each)),
-        panels=(ways_panel({name: _named(each) for name, each in runs.items()}), chunk_panel(_sweeps(runs))),
+        panels=(ways_panel({name: _named(each) for name, each in runs.items()}, COLOURS), chunk_panel(_sweeps(runs))),
         stands_on=tuple(basis(setup.deployment(STAGES)) for setup in setups.values()),
         tables=tuple(_table(name, setups[name], each) for name, each in runs.items()),
         notes=NOTES,
@@ -73,7 +85,7 @@ def ways(setup: Setup, chunks: Iterable[int] = CHUNKS) -> dict[str, Callable[[],
             runs[_with_chunk(chunk)] = partial(setup.run, setup.choice(STAGES, chunk), STAGES)
     for policy, budget in BUDGETS.items():
         choice = choose(policy, max_num_seqs=MOST_SEQS, max_num_batched_tokens=budget)
-        runs[f"TP8-PP8, {policy}"] = partial(setup.run, choice, STAGES, seqs=MOST_SEQS)
+        runs[NAMES[policy]] = partial(setup.run, choice, STAGES, seqs=MOST_SEQS)
     choice = choose("vllm-v1", max_num_seqs=MOST_SEQS // STAGES, max_num_batched_tokens=BUDGETS["vllm-v1"])
     return {**runs, VLLM_TP: partial(setup.run, choice, 1, seqs=MOST_SEQS // STAGES)}
 
@@ -100,7 +112,7 @@ def _named(runs: Runs) -> dict[str, float]:
     best = min(CHUNKS, key=lambda chunk: completion_s(runs[_with_chunk(chunk)]))
     swept = {_with_chunk(chunk) for chunk in CHUNKS}
     times_s = {way: completion_s(run) for way, run in runs.items() if way not in swept}
-    return {**times_s, "TP8-PP8, SARATHI, best chunk": completion_s(runs[_with_chunk(best)])}
+    return {**times_s, BEST: completion_s(runs[_with_chunk(best)])}
 
 
 def _sweeps(runs: Mapping[str, Runs]) -> dict[str, dict[int, float]]:

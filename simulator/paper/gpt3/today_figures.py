@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.figure_style import Panel, strokes, style
+from simulator.paper.marks import HEIGHT
 
-HEIGHT = 480
 
-
-def ways_panel(times_s: Mapping[str, Mapping[str, float]]) -> Panel:
+def ways_panel(times_s: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Panel:
     """Return the completion times of all ways on all devices (``times_s[device][way]``), one group of bars a device."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    ways = list(next(iter(times_s.values())))
-    lines = strokes(ways)
-    for way in ways:
+    for way in next(iter(times_s.values())):
         values = [each[way] for each in times_s.values()]
         figure.add_bar(
             x=list(times_s),
             y=values,
             name=way,
-            marker={"color": lines[way].colour},
+            marker={"color": colours[way]},
             text=[f"{value:,.0f}" for value in values],
             textposition="outside",
             textfont={"size": 11},

@@ -12,20 +12,22 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 LABELLED = 1.02
-"""Bars from here on are tall enough for a label."""
+"""Bars from here on are tall enough for a label inside."""
 
 
 def gains(figure: Figure, x: Sequence[Any], y: Values, colour: Any, **where: Any) -> None:
-    """Draw bars from 1x, no gain, to each value, which is written at their feet."""
+    """Draw bars from 1x, no gain, to each value, which is written at their feet, or above low ones."""
+    tall = [value >= LABELLED for value in y]
     figure.add_bar(
         x=list(x),
         y=[value - 1 for value in y],
         base=1,
-        text=[f"{value:.2f}x" if value >= LABELLED else "" for value in y],
-        textposition="inside",
+        text=[f"{value:.2f}x" for value in y],
+        textposition=["inside" if each else "outside" for each in tall],
         insidetextanchor="start",
         textangle=0,
-        textfont={"size": 13, "color": "white"},
+        insidetextfont={"size": 13, "color": "white"},
+        outsidetextfont={"size": 12, "color": INK},
         marker={"color": colour},
         **where,
     )

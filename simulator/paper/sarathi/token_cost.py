@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log10
+from math import ceil, log10
 from pathlib import Path
 
 from profiler.aggregates import Aggregates
@@ -32,8 +32,9 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
     yield from ()
     engine = Engine()
     costs, theirs = engine.costs, PublishedLinears()
+    reason = _reason(theirs)
     return Findings(
-        findings=(*(_ratio(batch, costs, theirs) for batch in PUBLISHED_RATIOS), *_saturation(engine)),
+        findings=(*(_ratio(batch, costs, reason) for batch in PUBLISHED_RATIOS), *_saturation(engine)),
         panels=(_panel(costs),),
         stands_on=(basis(engine.deployment),),
         changes=tuple(
@@ -41,7 +42,10 @@ def plan(scratch: Path) -> Plan[Findings]:  # noqa: ARG001
             for batch in PUBLISHED_RATIOS
         ),
         tables=(_table(costs),),
-        notes=("A prefill is of 1,024 tokens, decodes are at 1,024 tokens of context.",),
+        notes=(
+            "A prefill is of 1,024 tokens, decodes are at 1,024 tokens of context.",
+            "180 tokens/ms is what one layer does: by table 2 all 40 take 234.8 ms for 1,024 tokens, 4.4 tokens/ms.",
+        ),
     )
 
 
@@ -59,18 +63,23 @@ def _name(batch: int) -> str:
     return f"decode over prefill, batch {batch}"
 
 
-def _ratio(batch: int, costs: CostModel, theirs: CostModel) -> Finding:
-    ours, with_theirs = decode_over_prefill(costs, batch), decode_over_prefill(theirs, batch)
+def _reason(theirs: CostModel) -> str:
+    left = max(abs(decode_over_prefill(theirs, batch) / ratio - 1) for batch, ratio in PUBLISHED_RATIOS.items())
+    return (
+        "Today's linear layers read weights faster in decodes, and compute slower in this prefill, than those of the "
+        f"paper. At the pace of the iterations that it prints all three ratios lie within {ceil(100 * left)} %."
+    )
+
+
+def _ratio(batch: int, costs: CostModel, reason: str) -> Finding:
     return Finding(
         name=_name(batch),
         published=PUBLISHED_RATIOS[batch],
-        ours=ours,
+        ours=decode_over_prefill(costs, batch),
         unit="x",
         source="section 3.1, figure 3",
-        reason=(
-            "Kernels: today's linear layers read weights faster in decodes and compute slower in this prefill than "
-            f"the paper's. At the pace of the iterations that it prints the ratio is {with_theirs:.3g}x."
-        ),
+        cause="kernels: the paper's read weights slower",
+        reason=reason,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from simulator.paper.serving.setup import CHAT, SUMMARIZATION
+from simulator.paper.serving.setup import CHAT, SHORT, SUMMARIZATION
 
 HYBRID, CHUNKED, BOTH = "hybrid-only", "chunked-only", "sarathi-serve"
 POLICIES = {HYBRID: "hybrid batches only", CHUNKED: "chunks only", BOTH: "both"}
-METRICS = {"TTFT P50": "median TTFT", "TBT P99": "P99 TBT"}
+TTFT, TBT = "TTFT P50", "TBT P99"
+METRICS = {TTFT: "median TTFT", TBT: "P99 TBT"}
 """By their names among the metrics of an outcome."""
 
 
@@ -22,7 +23,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its finding."""
-        return f"{self.dataset}, {POLICIES[self.policy]}: {METRICS[self.metric]}"
+        return f"{SHORT[self.dataset]}, {POLICIES[self.policy]}: {METRICS[self.metric]}"
 
 
 PUBLISHED = {

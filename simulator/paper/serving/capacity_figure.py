@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from simulator.figure_style import INK, Panel, strokes, style
+from simulator.figure_style import INK, Panel, style
+from simulator.paper.marks import COLOURS
 from simulator.paper.serving.claim import Claim
 from simulator.paper.serving.grid import Cell, Grid, gain
-from simulator.paper.serving.setup import DATASETS, ORCA, SARATHI_SERVE, SYSTEMS, TARGETS, TITLES, VLLM, Setup
+from simulator.paper.serving.setup import DATASETS, ORCA, SYSTEMS, TARGETS, TITLES, VLLM, Setup
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 HEIGHT = 420
-COLOURS = {SARATHI_SERVE: 0, VLLM: 1, ORCA: 2}
-"""Sarathi-Serve is blue everywhere."""
 
 
 def capacity_panel(name: str, setup: Setup, grid: Grid, claims: Sequence[Claim]) -> Panel:
@@ -36,7 +35,6 @@ def capacity_panel(name: str, setup: Setup, grid: Grid, claims: Sequence[Claim])
 
 
 def _add_bars(figure: Figure, col: int, dataset: str, grid: Grid) -> None:
-    lines = list(strokes(SYSTEMS).values())
     for system in SYSTEMS:
         rates = [grid[Cell(dataset, target, system)].rate_per_s for target in TARGETS]
         figure.add_bar(
@@ -45,7 +43,7 @@ def _add_bars(figure: Figure, col: int, dataset: str, grid: Grid) -> None:
             name=TITLES[system],
             legendgroup=system,
             showlegend=col == 1,
-            marker={"color": lines[COLOURS[system]].colour},
+            marker={"color": COLOURS[system]},
             text=[f"{rate:.2f}" if rate >= 0.095 else f"{rate:.3f}" for rate in rates],
             textposition="outside",
             textfont={"size": 11},
@@ -60,12 +58,10 @@ def _add_gains(figure: Figure, col: int, dataset: str, grid: Grid, claims: Seque
     """Write over each group how many times the others' capacity Sarathi-Serve's is, here and in the paper."""
     for index, target in enumerate(TARGETS):
         ours = ", ".join(f"{gain(grid, dataset, target, over):.2f}x {TITLES[over]}" for over in (ORCA, VLLM))
-        printed = ", ".join(
-            f"{claim.published:g}x {TITLES[claim.over]}"
-            for claim in claims
-            if (claim.dataset, claim.target) == (dataset, target)
-        )
-        published = f"<br><span style='color:{INK}'><b>published: {printed}</b></span>" if printed else ""
+        known = {claim.over: claim.published for claim in claims if (claim.dataset, claim.target) == (dataset, target)}
+        whom = {over: f" {TITLES[over]}" * (len(known) == 1) for over in known}
+        printed = ", ".join(f"{ratio:g}x{whom[over]}" for over, ratio in known.items())
+        published = f"<br><span style='color:{INK}'><b>published {printed}</b></span>" if printed else ""
         most = max(grid[Cell(dataset, target, system)].rate_per_s for system in SYSTEMS)
         figure.add_annotation(
             text=f"{ours}{published}",
@@ -85,6 +81,6 @@ def _caption(setup: Setup) -> str:
     return (
         f"Highest rate with a P99 TBT of at most {strict:,.0f} ms (strict) or {relaxed:,.0f} ms (relaxed) and a median "
         "scheduling delay of at most 2 s. Over each group: how many times the capacity of Orca and of vLLM that of "
-        "Sarathi-Serve is. The tighter the target, the more it gains: the others miss it long before the device is "
-        "full."
+        "Sarathi-Serve is, published ones in the same order. The tighter the target, the more it gains: the others "
+        "miss it long before the device is full."
     )

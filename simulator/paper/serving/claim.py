@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
 
 from simulator.paper.experiment import SAME, SAME_CAPACITY, Change, Finding
 from simulator.paper.serving.grid import Grid, gain
-from simulator.paper.serving.setup import TITLES
+from simulator.paper.serving.setup import SHORT, TITLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +22,6 @@ class Claim:
         How many times that capacity.
     source
         Where it is printed.
-    doubt
-        What the paper leaves open about it, a sentence; "" for nothing.
     headline
         Whether the paper is known for it.
     """
@@ -34,24 +31,21 @@ class Claim:
     over: str
     published: float
     source: str
-    doubt: str = ""
     headline: bool = True
 
     @property
     def name(self) -> str:
         """The name of its finding."""
-        return f"{self.dataset}, {self.target}: Sarathi-Serve over {TITLES[self.over]}"
+        return f"{SHORT[self.dataset]}, {self.target}: Sarathi-Serve over {TITLES[self.over]}"
 
     def ours(self, grid: Grid) -> float:
         """Return the ratio of ours."""
         return gain(grid, self.dataset, self.target, self.over)
 
-    def finding(self, grid: Grid, changed: Mapping[str, Grid], why: str) -> Finding:
-        """Return it beside ours; ``changed`` are the same capacities with one thing changed, by what was changed,
-        ``why`` says what they mean."""
+    def finding(self, grid: Grid, cause: str, why: str) -> Finding:
+        """Return it beside ours; where it deviates ``cause`` says why in a few words, ``why`` in sentences."""
         ours = self.ours(grid)
         deviates = not abs(ours / self.published - 1) <= SAME
-        told = [self.doubt, told_by({what: self.ours(each) for what, each in changed.items()}, self, ours), why]
         return Finding(
             name=self.name,
             published=self.published,
@@ -60,29 +54,10 @@ class Claim:
             source=self.source,
             limit=SAME_CAPACITY,
             headline=self.headline,
-            reason=" ".join(part for part in told if part) if deviates else "",
+            cause=cause if deviates else "",
+            reason=why if deviates else "",
         )
 
     def changes(self, changed: Mapping[str, Grid]) -> list[Change]:
-        """Return its ratio with each change."""
+        """Return its ratio with each change, by what was changed."""
         return [Change(finding=self.name, what=what, ours=self.ours(each)) for what, each in changed.items()]
-
-
-def told_by(ratios: Mapping[str, float], claim: Claim, ours: float) -> str:
-    """Say what each change makes of the gap between our ratio and the published one, in logs."""
-    gap = log(claim.published / ours)
-    parts = [f"{what}: {value:.2f}x, {_share(log(value / ours) / gap)}" for what, value in ratios.items()]
-    return f"One thing changed at a time: {'; '.join(parts)}." if parts else ""
-
-
-def _share(share: float) -> str:
-    percent = round(100 * abs(share))
-    return f"{percent} % of the gap" if share >= 0 else f"the gap {percent} % wider"
-
-
-def judged(
-    claims: Sequence[Claim], grid: Grid, changed: Mapping[str, Grid], why: str
-) -> tuple[tuple[Finding, ...], tuple[Change, ...]]:
-    """Return the findings of claims, and the evidence."""
-    findings = tuple(claim.finding(grid, changed, why) for claim in claims)
-    return findings, tuple(change for claim in claims for change in claim.changes(changed))

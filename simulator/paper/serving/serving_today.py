@@ -13,25 +13,24 @@ from simulator.capacity.capacity import Capacity
 from simulator.capacity.slo_capacities import find_capacities
 from simulator.paper.basis import basis
 from simulator.paper.experiment import BEYOND, Experiment, Findings, Table
-from simulator.paper.serving.published_times import decode_s
 from simulator.paper.serving.serving_today_figure import Group, today_panel
 from simulator.paper.serving.setup import (
     CHAT,
     GENERATED,
     MISTRAL_7B,
     ORCA,
-    RELAXED,
     SARATHI_SERVE,
     SEQUENCES,
-    STRICT,
     SYSTEMS,
     TARGETS,
+    TIMES,
     TITLES,
     VLLM,
     YI_34B,
     Setup,
     demand,
     slo_of,
+    target_iteration_s,
 )
 from simulator.trials.plan import Plan, side_by_side
 
@@ -39,8 +38,6 @@ REQUESTS, PILOT = 1024, 256
 TOLERANCE = 0.05
 DEVICES = ("a100-pcie", "h100", "h200")
 SETUPS = (MISTRAL_7B, YI_34B)
-MULTIPLES = {STRICT: 5, RELAXED: 25}
-"""Latency targets in iterations of 32 decodes at 4,096 tokens of context, as the paper defines them (section 5.1)."""
 VLLM_V1, SLACK = "vllm-v1", "slack"
 POLICIES = (*SYSTEMS, VLLM_V1, SLACK)
 NAMES = {**TITLES, VLLM_V1: "vLLM v1", SLACK: "Slack (ours)"}
@@ -57,8 +54,8 @@ class Key(NamedTuple):
 
 def targets_s(setup: Setup) -> dict[str, float]:
     """Return the limits on the P99 TBT on a device, in seconds, by the paper's definition."""
-    iteration_s = decode_s(load_cost_model(setup.deployment))
-    return {target: times * iteration_s for target, times in MULTIPLES.items()}
+    iteration_s = target_iteration_s(load_cost_model(setup.deployment))
+    return {target: times * iteration_s for target, times in TIMES.items()}
 
 
 def choice_of(setup: Setup, policy: str, target: str) -> PolicyChoice:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator.figure_style import PALETTE, Panel, style
+from simulator.figure_style import Panel, style
+from simulator.paper.marks import COLOURS
 
 HEIGHT = 560
-COLOURS = dict(zip(("sarathi-serve", "vllm", "orca", "slack", "vllm-v1"), PALETTE, strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,9 @@ def today_panel(groups: Sequence[Group], names: Mapping[str, str]) -> Panel:
         title="Capacity on later devices, chat",
         caption=(
             "Highest rate within targets of 5 (strict) and 25 (relaxed) iterations of 32 decodes at 4,096 tokens of "
-            f"context, each device's own. Over vLLM Sarathi-Serve {_gains(groups)}. vLLM v1 has one budget whatever "
-            "the target, and serves little where the target leaves no room for it; Slack chooses each budget by it."
+            f"context, each device's own. Over vLLM Sarathi-Serve gains {_gains(groups)}. vLLM v1 has one budget "
+            "whatever the target, and serves little where the target leaves no room for it; Slack chooses each budget "
+            "by it."
         ),
         figure=figure,
     )
@@ -77,5 +78,5 @@ def _gains(groups: Sequence[Group]) -> str:
     for target in dict.fromkeys(group.target for group in groups):
         rates = [group.rates_per_s for group in groups if group.target == target and group.rates_per_s["vllm"]]
         gains = [each["sarathi-serve"] / each["vllm"] for each in rates]
-        parts.append(f"gains {min(gains):.2f} to {max(gains):.2f} times within the {target} target" if gains else "")
+        parts.append(f"{min(gains):.2f} to {max(gains):.2f} times within the {target} target" if gains else "")
     return " and ".join(part for part in parts if part)

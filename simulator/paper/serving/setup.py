@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.catalog import PolicyChoice, choose
+from profiler.aggregates import Aggregates
+from profiler.cost_model import CostModel
 from profiler.deployment import GPUS_PER_NODE, Deployment
 from simulator.capacity.slo import PAPER_DELAY, Slo, Term
 from simulator.trials.candidate import Candidate
@@ -26,6 +28,10 @@ TITLES = {
     CHAT: "ShareGPT4 chat",
     SUMMARIZATION: "arXiv summarisation",
 }
+SHORT = {CHAT: "chat", SUMMARIZATION: "arXiv"}
+TIMES = {STRICT: 5, RELAXED: 25}
+"""Latency targets as multiples of an iteration of :data:`TARGET_BATCH` (section 5.1)."""
+TARGET_BATCH = Aggregates.of(decodes=32, context=4096)
 REQUESTS = 2048
 SEQUENCES = 128
 KV_UTILISATION = 0.85
@@ -109,6 +115,12 @@ class Setup:
 def slo_of(tbt_s: float) -> Slo:
     """Return the paper's SLO with a limit on the P99 TBT, in seconds."""
     return Slo(terms=(Term(latency="TBT", figure="p99", limit_s=tbt_s), PAPER_DELAY))
+
+
+def target_iteration_s(costs: CostModel) -> float:
+    """Return how long the iteration takes that targets are multiples of, all stages together, in seconds."""
+    stages = range(costs.deployment.pipeline_parallel_size)
+    return sum(costs.iteration_time(TARGET_BATCH, stage) for stage in stages)
 
 
 def longest(dataset: str) -> int:

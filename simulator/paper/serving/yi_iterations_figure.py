@@ -8,7 +8,7 @@ from profiler.aggregates import Aggregates
 from profiler.published import CONTEXT
 from simulator.figure_style import PALETTE, Panel, style
 from simulator.paper.marks import HEIGHT, curve, published, ticks_axis
-from simulator.paper.serving.base_iteration import curve_of, told
+from simulator.paper.serving.authors_engine import curve_of, told
 from simulator.paper.serving.yi_models import Models
 
 if TYPE_CHECKING:

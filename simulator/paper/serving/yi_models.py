@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from profiler.cost_model import CostModel, load_cost_model
 from profiler.engine_fit import GROUPS, EngineFit
 from profiler.published import Published, published_for
-from simulator.paper.serving.base_iteration import base_iteration, told, with_base, with_engine
+from simulator.paper.serving.authors_engine import base_iteration, told, with_base, with_engine
 from simulator.paper.serving.setup import YI_34B
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.paper.blocks import Grid, Heading, Paragraph, line
-from simulator.paper.cells import amount, published, seconds, share
+from simulator.paper.cells import amount, change_rows, published, seconds, share
 from simulator.paper.experiment import BEYOND, SARATHI, SARATHI_SERVE, Change, Experiment, Finding, Findings, Table
 from simulator.paper.html_page import body
 from simulator.paper.markdown import markdown
@@ -38,7 +38,7 @@ RESULTS = (
     result(
         "second",
         SARATHI_SERVE,
-        finding("d", 1.0, headline=True, reason="graphs."),
+        finding("d", 1.0, headline=True, cause="an engine", reason="graphs."),
         finding("e", 2.0, headline=True),
         changes=(Change(finding="d", what="no graphs", ours=1.8), Change(finding="e", what="other", ours=1.0)),
     ),
@@ -64,33 +64,73 @@ def test_a_figure_without_a_value_is_missed() -> None:
     assert "| nan | table 4 | 2x | –x | – | 15 % | **missed** |" in text_of((result("lost", SARATHI, lost),))
 
 
-def test_the_page_begins_with_what_is_missed_and_why() -> None:
+def test_the_page_begins_with_the_tally_and_what_is_missed() -> None:
     text = text_of(RESULTS)
+    assert text.startswith(f"# {TITLE}\n\n**{tally(RESULTS)}**\n")
     assert [line.lstrip("# ") for line in text.splitlines() if line.startswith("## ")] == [
-        "What is missed", "The headline figures", "The experiments", SARATHI, SARATHI_SERVE, BEYOND,
+        "What is missed", "Headline figures within their limits", "The experiments", SARATHI, SARATHI_SERVE, BEYOND,
     ]  # fmt: skip
-    first = text[: text.index("## The headline figures")]
-    assert "| **d** | [second](#second) | 2x | 1x | -50.0 % | 15 % | **missed** |" in first
-    assert first.index("**d**") < first.index("| b | [first](#first) | 2x | 3x | +50.0 % |")
-    assert "- **d** in [second](#second): graphs.\n- **b** in [first](#first): no reason has been found.\n" in first
-    assert "| d | no graphs | 2x | 1x | 1.80x | -10.0 % |" in first
-    assert "other" not in first
+    first, rest = text.split("## Headline figures within their limits")
+    rows = [line for line in first.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| **d** | [second](#second) | 2x | 1x | -50.0 % | 15 % | an engine |",
+        "| b | [first](#first) | 2x | 3x | +50.0 % | 15 % | not explained |",
+    ]
+    headlines, rest = rest.split("## The experiments")
+    assert "| **e** | [second](#second) | 2x | 2x | +0.0 % | 15 % |" in headlines
+    assert "**d**" not in headlines
+    assert "- **d**: graphs.\n" in rest
+    assert "- **b**: No reason has been found.\n" in rest
     anchors = set(re.findall(r'<a id="([^"]+)">', text))
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
     assert "| device | gain |\n| :-- | --: |\n| H100 | 1.2x |\n" in text
 
 
-def test_findings_that_share_a_reason_are_told_once() -> None:
+def test_reasons_and_changes_are_told_once() -> None:
     low, high = finding("low", 1.0, reason="graphs."), finding("high", 3.0, reason="graphs.")
-    text = text_of((result("one", SARATHI, low, high), result("two", SARATHI, finding("other", 1.0, reason="graphs."))))
-    assert text.count("- **low, high** in [one](#one): graphs.\n- **other** in [two](#two): graphs.\n") == 1
-    assert text.count("- **low, high**: graphs.\n") == 1
+    text = text_of((result("one", SARATHI, low, high, changes=(Change(finding="low", what="more", ours=1.5),)),))
+    assert text.count("graphs.") == 1
+    assert "- **low; high**: graphs.\n" in text
+    assert text.count("more") == 1
 
 
-def test_a_page_without_misses_says_so_in_figures() -> None:
+def test_changes_are_rows_where_there_are_more_of_them_than_findings() -> None:
+    one, two = finding("one", 3.0), finding("two", 1.0)
+    few = result("few", SARATHI, one, two, changes=(Change(finding="two", what="all else", ours=1.8),))
+    assert change_rows(few.found) == (
+        ("figure", "published", "ours", "all else"),
+        [("two", "2x", "1x", "1.80x (-10.0 %)")],
+    )
+    changes = tuple(Change(finding="one", what=what, ours=5.0) for what in ("this", "that"))
+    head, rows = change_rows(result("many", SARATHI, one, two, changes=changes).found)
+    assert head == ("what is changed", "one")
+    assert rows == [("published", "2x"), ("ours", "3x"), ("this", "5x (2.5 times)"), ("that", "5x (2.5 times)")]
+    both = (*changes, Change(finding="two", what="this", ours=2.0))
+    _, rows = change_rows(result("gap", SARATHI, one, two, changes=both).found)
+    assert rows == [("one", "2x", "3x", "5x (2.5 times)", "5x (2.5 times)"), ("two", "2x", "1x", "2x (+0.0 %)", "")]
+
+
+def test_what_experiments_of_a_paper_share_is_told_before_them() -> None:
+    shared, own = "Requests are drawn.", "One draw."
+    results = (
+        result("one", SARATHI, notes=(shared, own)),
+        result("two", SARATHI, notes=(shared,)),
+        result("three", SARATHI_SERVE, notes=(shared,)),
+    )
+    text = text_of(results)
+    chapter = text[text.index("## SARATHI") : text.index("### One")]
+    assert f"- {shared} ([one](#one), [two](#two))\n" in chapter
+    assert "- an A100. ([one](#one), [two](#two))\n" in chapter
+    assert text.count(shared) == 2
+    assert text.index(own) > text.index("### One")
+    assert text.rindex(shared) > text.index("### Three")
+
+
+def test_a_page_without_misses_says_so() -> None:
     text = text_of((result("second", SARATHI_SERVE, finding("e", 2.0)),))
     assert "**1 of 1 judged figures lie within their limits.**" in text
-    assert "Where that comes from" not in text
+    assert "## What is missed\n\nNothing.\n" in text
+    assert "With one thing changed" not in text
 
 
 class Texts(HTMLParser):
@@ -145,6 +185,8 @@ def test_a_line_does_not_become_an_item_of_a_list() -> None:
         (amount(0.0, "s"), "0 s"),
         (share(0.1234), "+12.3 %"),
         (share(float("nan")), "–"),
+        (share(0.877), "+87.7 %"),
+        (share(5.781), "6.8 times"),
         (seconds(20), "20 s"),
         (seconds(150), "2 min"),
     ],

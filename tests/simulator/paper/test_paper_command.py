@@ -10,10 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from simulator.paper.session import run_papers
+from tests.simulator.paper.made_up import EXPERIMENTS
+from tests.simulator.paper.test_page import never
+from traces.errors import InputError
+
+NEVER = tuple(replace(each, plan=never) for each in EXPERIMENTS)
 ROOT = Path(__file__).resolve().parents[3]
 NO_BROWSER = {"BROWSER_PATH": "/nowhere/chromium"}
 
@@ -94,23 +101,41 @@ def test_json_holds_every_finding(tmp_path: Path) -> None:
     [
         (
             ["made-up-caht"],
-            "error: no experiment is called 'made-up-caht'; expected made-up-chat or made-up-iterations "
+            "no experiment is called 'made-up-caht'; expected made-up-chat or made-up-iterations "
             "(`python -m simulator paper` lists them)",
         ),
-        (["zzz"], "error: no experiment is called 'zzz'; expected another name"),
-        (["--all", "made-up-chat"], "error: --all: made-up-chat stands beside it; expected names, or --all"),
-        (["--all", "-o", "mine"], "error: mine/papers.md: is not a page of this command, and would be lost"),
-        (["--all", "-o", "mine/papers.md"], "error: mine/papers.md: exists and is something else"),
+        (["zzz"], "no experiment is called 'zzz'; expected another name"),
+        (["--all", "made-up-chat"], "--all: made-up-chat stands beside it; expected names, or --all"),
+        (["--all", "-o", "mine"], "mine/papers.md: is not a page of this command, and would be lost"),
+        (["--all", "-o", "mine/papers.md"], "mine/papers.md: exists and is something else"),
+        (["--all", "-o", "mine/papers.md/x"], "mine/papers.md/x: cannot write: Not a directory"),
+        (["--all", "-o", "odd"], "odd/papers.html: exists and is no file; expected another folder"),
+        (["--all", "-o", "even"], "even/figures: exists and is something else"),
     ],
 )
-def test_a_bad_option_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+def test_a_bad_option_is_told_before_anything_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "papers.md").write_text("my own notes\n")
+    (tmp_path / "odd" / "papers.html").mkdir(parents=True)
+    (tmp_path / "even").mkdir()
+    (tmp_path / "even" / "figures").write_text("drawn by hand\n")
     before = digests(tmp_path)
-    done = paper(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith(complaint)
+    names = [each for each in arguments[:2] if not each.startswith("-")]
+    output = Path(arguments[-1] if "-o" in arguments else "out")
+    with pytest.raises(InputError) as raised:
+        run_papers(names, "--all" in arguments, output, experiments=NEVER)
+    assert str(raised.value).startswith(complaint)
     assert digests(tmp_path) == before
+
+
+def test_a_bad_option_is_one_line_and_status_2(tmp_path: Path) -> None:
+    done = paper("made-up-caht", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: no experiment is called 'made-up-caht'; expected made-up-chat")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_takes_the_place_of_an_older_one_and_other_files_stay(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from simulator.paper.gpt3.setup import CHUNK, ORCA, SARATHI, STAGES, TP, Setup, 
 from traces.run_record import RunRecord
 
 GIB = 2**30
-REQUESTS, MANY = 400, 800
+REQUESTS, MANY = 400, 600
 
 
 def runs_of(setup: Setup) -> dict[str, RunRecord]:
@@ -143,8 +143,9 @@ def test_hand_offs_over_a_share_of_an_adapter() -> None:
 
 
 def test_figures(runs: dict[str, RunRecord]) -> None:
-    bubbles, timeline = bubble_panel(runs), timeline_panel(runs)
+    bubbles, timeline = bubble_panel(runs, 6.29), timeline_panel(runs)
     done = completion_panel(runs, {ORCA: 1.91, TP: 1.48})
+    assert bubbles.caption.endswith("x apart, the published ones 6.29x.")
     assert len({bubbles.name, timeline.name, done.name}) == 3
     assert [trace.name for trace in bubbles.figure.data] == [ORCA, SARATHI]
     (points,) = [trace for trace in done.figure.data if trace.name == "published"]

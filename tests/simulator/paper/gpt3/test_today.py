@@ -16,17 +16,17 @@ def test_more_memory_takes_the_reason_for_a_pipeline_away() -> None:
 
 
 def test_ways() -> None:
-    setup = today("h100", requests=300)
+    setup = today("h100", requests=250)
     runs = {way: run() for way, run in ways(setup, chunks=(1024,)).items()}
     tokens = setup.workload.output_tokens.tolist()
     assert all(run.requests.generated_tokens.tolist() == tokens for run in runs.values())
-    assert {ORCA, SARATHI, TP, VLLM_TP, f"{SARATHI} (1024)", "TP8-PP8, vllm-v1"} <= set(runs)
+    assert {ORCA, SARATHI, TP, VLLM_TP, f"{SARATHI} (1024)", "TP8-PP8, vLLM v1"} <= set(runs)
     assert completion_s(runs[SARATHI]) < completion_s(runs[f"{SARATHI} (1024)"]) < completion_s(runs[ORCA])
     assert {group.cost_model["overhead_s"] for run in runs.values() for group in run.meta.groups} == {OVERHEAD_S}
 
 
 def test_figures_say_what_is_fastest() -> None:
-    ways_figure = ways_panel({"A100": {"slow": 20.0, "fast": 10.0}})
+    ways_figure = ways_panel({"A100": {"slow": 20.0, "fast": 10.0}}, {"slow": "#0072B2", "fast": "#D55E00"})
     assert "A100: fastest is fast, then slow (2.00 times as long)" in ways_figure.caption
     chunks = chunk_panel({"A100": {256: 10.0, 512: 12.0, 4096: 30.0}})
     assert "A100 256" in chunks.caption

@@ -29,7 +29,7 @@ MISSED = {
     "token-cost": {f"decode over prefill, batch {batch}" for batch in (1, 2, 18)},
     "decode-speedup": {"lowest decode speedup"},
     "table-4": {f"decode speedup, 33B, A100, {length}K" for length in (1, 2, 3)},
-    "chunk-overhead": set(),
+    "chunk-overhead": {"prefill in chunks of 64", "prefill in chunks of 128"},
     "orca-bounds": set(),
 }
 
@@ -44,6 +44,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the sweeps a few points long."""
     monkeypatch.setattr(orca_bounds, "RATIOS", (20.0,))
     monkeypatch.setattr(pd_ratio, "POINTS", 3)
+    monkeypatch.setattr(pd_ratio, "NEAR", (0.94, 1.06))
+    monkeypatch.setattr(chunk_overhead, "ABOUT", ())
     monkeypatch.setattr(pd_ratio, "LARGEST", {1024: 18})
     monkeypatch.setattr(today, "DEVICES", ("a6000", "h200"))
     monkeypatch.setattr(today, "MODELS", {"llama-13b": ("h200",)})
@@ -62,7 +64,8 @@ def check(experiment: Experiment, findings: Findings) -> None:
         assert panel.figure.data
     for finding in findings.findings:
         assert finding.ours > 0
-        assert not finding.missed or finding.reason, f"{experiment.name}: {finding.name} misses without a reason"
+        told = finding.cause and finding.reason
+        assert not finding.missed or told, f"{experiment.name}: {finding.name} misses without a reason"
 
 
 @pytest.mark.usefixtures("short")
@@ -74,9 +77,8 @@ def test_it_runs_and_misses_what_it_is_known_to_miss(module: object) -> None:
     assert {finding.name for finding in findings.findings if finding.missed} == MISSED[experiment.name]
 
 
-@pytest.mark.parametrize("module", [table_2, speedup], ids=lambda module: module.EXPERIMENT.name)
-def test_it_finds_the_same_again(module: object) -> None:
-    experiment: Experiment = module.EXPERIMENT  # type: ignore[attr-defined]
+def test_it_finds_the_same_again() -> None:
+    experiment = token_cost.EXPERIMENT
     once, again = found(experiment), carry_out(experiment.plan(Path("unused")))
     assert (once.findings, once.changes, once.tables) == (again.findings, again.changes, again.tables)
     assert [panel.figure.to_json() for panel in once.panels] == [panel.figure.to_json() for panel in again.panels]

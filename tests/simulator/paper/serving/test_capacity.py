@@ -4,16 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from profiler.cost_model import load_cost_model
 from simulator.capacity.capacity import together
 from simulator.capacity.seed_capacity import SeedCapacity
 from simulator.capacity.service import Service
 from simulator.paper.experiment import SAME_CAPACITY
 from simulator.paper.serving.capacity import EXPERIMENTS, FALCON, LLAMA, MISTRAL, YI, capacity_table
 from simulator.paper.serving.capacity_figure import capacity_panel
-from simulator.paper.serving.claim import Claim, judged
+from simulator.paper.serving.claim import Claim
 from simulator.paper.serving.grid import Cell, gain
-from simulator.paper.serving.published_times import base_of_decodes, base_of_table, base_of_target, decode_s
 from simulator.paper.serving.setup import (
     CHAT,
     DATASETS,
@@ -25,7 +23,6 @@ from simulator.paper.serving.setup import (
     SYSTEMS,
     TARGETS,
     VLLM,
-    YI_34B,
     demand,
 )
 from simulator.trials.plan import carry_out
@@ -94,53 +91,46 @@ def test_a_claim_is_the_ratio_of_two_capacities():
     claim = Claim(dataset=CHAT, target=STRICT, over=VLLM, published=2.6, source="abstract")
     found = grid(0.5, 1.0, 2.5)
     assert gain(found, CHAT, STRICT, ORCA) == pytest.approx(5.0)
-    (finding,), changes = judged([claim], found, {"one thing": grid(0.5, 1.0, 3.0)}, "Why.")
+    finding, changes = claim.finding(found, "cause", "Why."), claim.changes({"one thing": grid(0.5, 1.0, 3.0)})
     assert finding.ours == pytest.approx(2.5)
-    assert (finding.limit, finding.reason, finding.missed) == (SAME_CAPACITY, "", False)
+    assert (finding.limit, finding.cause, finding.reason, finding.missed) == (SAME_CAPACITY, "", "", False)
     assert [(each.finding, each.ours) for each in changes] == [(claim.name, pytest.approx(3.0))]
 
 
-def test_a_deviation_is_told_by_its_changes():
+def test_a_deviation_has_a_reason_before_it_is_a_miss():
     claim = Claim(dataset=CHAT, target=STRICT, over=VLLM, published=4.0, source="abstract")
-    (finding,), _ = judged([claim], grid(0.5, 1.0, 2.0), {"half": grid(1, 1, 8**0.5), "away": grid(1, 1, 1)}, "Why.")
-    assert finding.missed
-    assert "half: 2.83x, 50 % of the gap" in finding.reason
-    assert "away: 1.00x, the gap 100 % wider" in finding.reason
-    assert finding.reason.endswith("Why.")
+    told = [claim.finding(grid(0.5, 1.0, gained), "cause", "Why.") for gained in (2.0, 3.2, 3.8)]
+    assert [(each.missed, each.cause, each.reason) for each in told] == [
+        (True, "cause", "Why."),
+        (False, "cause", "Why."),
+        (False, "", ""),
+    ]
 
 
 def test_a_system_that_meets_no_target_has_no_ratio():
     claim = Claim(dataset=CHAT, target=STRICT, over=ORCA, published=2.6, source="abstract")
-    (finding,), _ = judged([claim], grid(0.0, 1.0, 2.0), {}, "")
-    assert finding.missed
+    assert claim.finding(grid(0.0, 1.0, 2.0), "", "").missed
 
 
 def test_the_figure_says_units_and_what_was_published():
     panel = capacity_panel("x", YI.setup, grid(0.5, 1.0, 2.5), YI.claims)
     assert "requests/s" in panel.figure.layout.yaxis.title.text
     texts = [each.text for each in panel.figure.layout.annotations]
-    assert sum("published: 4x Orca, 3.7x vLLM" in text for text in texts) == 1
+    assert sum("5.00x Orca, 2.50x vLLM" in text and "published 4x, 3.7x" in text for text in texts) == 1
     assert len(panel.figure.data) == len(SYSTEMS) * len(DATASETS)
     assert "200 ms" in panel.caption
     assert len(capacity_table(grid(0.5, 1.0, 2.5)).rows) == len(SYSTEMS) * len(DATASETS) * len(TARGETS)
 
 
-def test_engines_cost_what_was_published(tmp_path):
-    placed = YI_34B.deployment
-    small = load_cost_model(placed, profile=base_of_decodes(placed, tmp_path)).describe()["overhead_s"]
-    table = load_cost_model(placed, profile=base_of_table(placed, tmp_path)).describe()["overhead_s"]
-    assert 0.01 < small < table < 0.05
-    llama = LLAMA.setup.deployment
-    slowed = load_cost_model(llama, profile=base_of_target(llama, tmp_path, 0.2))
-    assert decode_s(slowed) == pytest.approx(0.2, rel=1e-3)
-
-
 def test_few_requests_end_to_end_twice_the_same(tmp_path):
-    short = replace(MISTRAL, variants={})
-    one, two = (carry_out(short.plan(tmp_path, requests=96)) for _ in range(2))
+    short = replace(MISTRAL, variants=lambda _: {"another seed": {"seed": 1}})
+    one, two = (carry_out(short.plan(tmp_path, requests=32)) for _ in range(2))
     assert [each.ours for each in one.findings] == [each.ours for each in two.findings]
     assert one.panels[0].figure.to_json() == two.panels[0].figure.to_json()
     assert one.tables == two.tables
+    assert [table.title for table in one.tables] == ["Capacities", "Capacities with one thing changed"]
+    assert {row[0] for row in one.tables[1].rows} == {"another seed"}
+    assert [change.what for change in one.changes] == ["another seed"] * len(MISTRAL.claims)
     assert "A100" in one.stands_on[0]
 
 

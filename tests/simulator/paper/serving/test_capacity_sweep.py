@@ -10,7 +10,7 @@ from simulator.trials.plan import carry_out
 
 
 def test_the_sweep_of_few_requests(tmp_path):
-    found = carry_out(slo_sweep.plan(tmp_path, requests=32))
+    found = carry_out(slo_sweep.plan(tmp_path, requests=16))
     assert [each.published for each in found.findings] == [3.5, 3.5, 1.65, 1.0, 1.0]
     figure = found.panels[0].figure
     assert len(figure.data) == len(slo_sweep.SETUPS) * len(slo_sweep.SETTINGS)
@@ -42,7 +42,7 @@ def test_slack_is_told_the_target():
 
 def test_later_devices_with_few_requests(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_today, "SETUPS", (MISTRAL_7B,))
-    found = carry_out(serving_today.plan(tmp_path, requests=12))
+    found = carry_out(serving_today.plan(tmp_path, requests=8))
     assert len(found.tables[0].rows) == 6
     bars = found.panels[0].figure.data
     assert len(bars) == len(serving_today.POLICIES) * 2

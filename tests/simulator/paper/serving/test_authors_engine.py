@@ -9,14 +9,18 @@ import pytest
 from profiler.aggregates import Aggregates
 from profiler.cost_model import load_cost_model
 from profiler.deployment import Deployment
-from simulator.paper.serving.base_iteration import (
+from simulator.paper.serving.authors_engine import (
     base_iteration,
     curve_of,
     fitted_rows,
+    profile_with,
     profile_with_base,
+    small_base,
+    target_base,
     with_base,
+    with_engine,
 )
-from simulator.paper.serving.setup import YI_34B
+from simulator.paper.serving.setup import LLAMA2_70B, YI_34B, target_iteration_s
 
 MIXED = Aggregates.of(512, 100, decodes=7, context=900)
 
@@ -51,3 +55,19 @@ def test_a_profile_says_the_same(tmp_path: Path) -> None:
     assert again.iteration_time(MIXED) == pytest.approx(with_base(YI_34B.deployment).iteration_time(MIXED), rel=1e-5)
     low, high = again.interval(MIXED)
     assert low < again.iteration_time(MIXED) < high
+
+
+def test_the_smallest_base_is_what_small_batches_of_decodes_take_beside_kernels() -> None:
+    engine = small_base()
+    model = with_engine(YI_34B.deployment, engine)
+    off = {row.batch.decodes: model.iteration_time(row.batch) / row.total_s - 1 for row in curve_of(decodes=True)}
+    assert max(abs(off[count]) for count in (1, 2, 4)) < 0.03
+    assert off[128] < -0.5
+    assert (engine.chunk_s, engine.decode_s, engine.token_s) == (0, 0, 0)
+
+
+def test_a_base_by_the_latency_target_makes_its_iteration_take_that_long(tmp_path: Path) -> None:
+    placed = LLAMA2_70B.deployment
+    path = profile_with(placed, target_base(placed, 0.2), tmp_path / "target.json")
+    assert target_iteration_s(load_cost_model(placed, profile=path)) == pytest.approx(0.2, rel=1e-3)
+    assert target_base(placed, 1e-3).iteration_s == 0
