@@ -21,8 +21,8 @@ validate: $(VENV)/.installed-engine  ## does the simulator predict the engine on
 papers: $(VENV)/.installed-figures  ## both papers' experiments again: docs/papers.md and its figures
 	$(BIN)/python -m simulator paper --all --output docs
 
-test: $(VENV)/.installed-test lint  ## the whole suite; three at a time, since many tests wait for processes that they start
-	$(BIN)/python -m pytest -n 3
+test: $(VENV)/.installed-test lint  ## the whole suite
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -97,7 +97,7 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
 def test_a_profile_holds_ops_and_designed_iterations_within_the_limits(profile: Path) -> None:
     found = read_profile(profile)
     rows = [row for row in found.table.to_pylist() if row["op"] == "iteration"]
-    assert len(rows) > 16
+    assert len(rows) >= 16
     assert max(row["decodes"] for row in rows) <= 4
     assert found.meta["sizes"]["fused"] is False
     assert "gemm" in found.table["op"].to_pylist()

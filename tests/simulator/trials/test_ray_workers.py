@@ -50,6 +50,7 @@ def test_a_task_that_dies_is_run_again_and_given_up_the_second_time(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_no_cluster_is_one_line(address):
+def test_no_cluster_is_one_line(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(InputError, match=f"cannot reach a cluster at {address}"), ray_tasks(address):
         pass
