@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from itertools import count as numbers
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -70,14 +71,16 @@ class ClusterClient:
         self._changed = asyncio.Condition()
         self._watching: set[asyncio.Task[None]] = set()
         self._refusal: str | None = None
-        self._fault: str | None = None
         self._ended = asyncio.Event()
 
     # --- replicas that come and go ---
 
     def member_limits(self) -> Limits:
-        """Return what each replica takes on: as much as comes, since the cluster has its own bound."""
-        return replace(self._limits, max_queue=sys.maxsize)
+        """Return what each replica takes on: as much as comes, since the cluster has its own bound.
+
+        None of them counts as unhealthy while it hangs: one that is left out does not come back before it dies.
+        """
+        return replace(self._limits, max_queue=sys.maxsize, stall_timeout_s=inf)
 
     async def join(self, index: int, client: ProcessClient) -> None:
         """Take in the engine of replica ``index``, which serves under the policy that rules from now on.
@@ -146,7 +149,7 @@ class ClusterClient:
     @property
     def unhealthy(self) -> str | None:
         """Why no replica can serve; None while one can. Draining counts."""
-        return self._fault or self._refusal or (None if len(self.router) else "no replica is up")
+        return self._refusal or (None if len(self.router) else "no replica is up")
 
     @property
     def requests(self) -> int:
@@ -248,15 +251,9 @@ class ClusterClient:
     # --- its end ---
 
     async def ended(self) -> str | None:
-        """Return once all replicas have been told to end, and have; or why there will never be any again."""
+        """Return None once all replicas have been told to end, and have: one that is lost comes back."""
         await self._ended.wait()
-        return self._fault
-
-    def break_down(self, why: str) -> None:
-        """There will be no replicas any more, and that is not what anybody asked for."""
-        self._fault = self._fault or why
-        log.error("the cluster is down: %s", self._fault)
-        self._ended.set()
+        return None
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Take nothing on any more, finish what is there, and end all engines; drop the rest after ``timeout_s``."""

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
-from engine.server.blueprint import Blueprint
 from engine.server.chat_template import read_template
 from engine.server.client import EngineClient, ServerError
 from engine.server.dashboard import Dashboard
@@ -14,16 +13,15 @@ from engine.server.keys import Door
 from engine.server.ray_cluster import INSTALL, joined, start_replicas
 from engine.server.scale_out import ScaleOut
 from engine.server.serve_options import parsed
-from engine.server.serving import ServeSettings, limits_of, routes, served_model
-from engine.server.tokenizers import server_tokenizer
-from engine.session import EngineSettings, policy_choice
+from engine.server.serving import ServeSettings, blueprint_of, limits_of, routes, served_model
+from engine.session import EngineSettings
 from traces.errors import InputError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-SERVES_OWN = ("host", "port", "write_timeout", "ray_address")
+SERVES_OWN = ("host", "port", "read_timeout", "write_timeout", "ray_address")
 """What Ray Serve decides."""
 UNBOUNDED = 1_000_000
 """Requests that Serve lets through at once: how many there may be is the business of ``max_queue``."""
@@ -35,7 +33,7 @@ class ServedApplication:
     def __init__(
         self, settings: EngineSettings, asked: ServeSettings, guarded: dict[str, Door], template: str | None
     ) -> None:
-        self._blueprint = Blueprint(settings=settings, choice=policy_choice(settings), tokenizer=server_tokenizer)
+        self._blueprint = blueprint_of(settings, asked)
         self._asked, self._guarded, self._template = asked, guarded, template
         self._routes: Any = None
 

@@ -104,7 +104,7 @@ def serve_command(
         typer.Option(
             "--stall-timeout",
             help="Seconds without an iteration, while requests are in flight, after which /health answers 503 and "
-            "nothing new is taken on, until there is one.",
+            "nothing new is taken on, until there is one. Replicas are not watched so.",
             rich_help_panel=LIMITS,
         ),
     ] = 60.0,

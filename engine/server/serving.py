@@ -113,13 +113,7 @@ def serve(settings: EngineSettings, asked: ServeSettings) -> int:
     InputError
         If anything asked for is wrong, or the port is taken.
     """
-    blueprint = Blueprint(
-        settings=settings,
-        choice=policy_choice(settings),
-        tokenizer=server_tokenizer,
-        record=asked.record,
-        record_s=60 * asked.record_minutes,
-    )
+    blueprint = blueprint_of(settings, asked)
     guarded = asked.doors()
     template = read_template(asked.chat_template) if asked.chat_template else None
     with bound_socket(asked.host, asked.port) as listener:
@@ -196,6 +190,17 @@ async def start_client(blueprint: Blueprint, asked: ServeSettings, connected: Co
     if asked.scale is None or connected is None:
         return await ProcessClient.start(blueprint, limits_of(asked))
     return await start_replicas(connected, blueprint, asked.scale, limits_of(asked))
+
+
+def blueprint_of(settings: EngineSettings, asked: ServeSettings) -> Blueprint:
+    """Return how each engine is built; InputError if there is no such policy."""
+    return Blueprint(
+        settings=settings,
+        choice=policy_choice(settings),
+        tokenizer=server_tokenizer,
+        record=asked.record,
+        record_s=60 * asked.record_minutes,
+    )
 
 
 def limits_of(asked: ServeSettings) -> Limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -29,7 +30,7 @@ from engine.server.metrics import registry_of  # noqa: E402
 from engine.server.process_client import ProcessClient  # noqa: E402
 from engine.server.stream import RequestStream  # noqa: E402
 from policies import KVMemory, choose  # noqa: E402
-from policies.routing.catalog import ROUTERS, parse_router  # noqa: E402
+from policies.routing.catalog import ROUTERS, RouterChoice, parse_router  # noqa: E402
 from profiler.cost_model import load_cost_model  # noqa: E402
 from simulator.cluster import Cluster, Group  # noqa: E402
 from simulator.simulation import Scenario, simulate_in_memory  # noqa: E402
@@ -342,3 +343,9 @@ def test_each_replica_has_metrics_of_its_own() -> None:
         assert whole[-1].load == Load(waiting=1, running=2, blocks_used=125)
 
     play(scene)
+
+
+def test_a_replica_that_hangs_is_not_left_out_for_good() -> None:
+    asked = Limits(max_queue=3, request_timeout_s=5.0, stall_timeout_s=1.0)
+    own = ClusterClient([1.0], RouterChoice(), asked).member_limits()
+    assert (own.stall_timeout_s, own.request_timeout_s) == (math.inf, 5.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 from starlette.testclient import TestClient  # noqa: E402
 
 from engine.server import ray_app  # noqa: E402
+from engine.server.blueprint import Blueprint  # noqa: E402
 from engine.server.client import EngineDownError  # noqa: E402
 from engine.server.ray_app import ServedApplication, application  # noqa: E402
 from engine.server.serve_options import parsed  # noqa: E402
@@ -32,14 +34,15 @@ class Ending(Watched):
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> ServedApplication:
     monkeypatch.setattr(ray_app, "joined", lambda: None)
-    settings, asked = parsed({**ARGUMENTS, "drain_timeout": 3})
+    settings, asked = parsed({**ARGUMENTS, "drain_timeout": 3, "record": "served", "record_minutes": 5})
     return ServedApplication(settings, asked, asked.doors(), None)
 
 
 def test_it_starts_and_drains(made: ServedApplication, monkeypatch: pytest.MonkeyPatch) -> None:
     engines = Ending(ready())
 
-    async def start(connected: object, blueprint: object, scale: object, limits: object) -> Ending:
+    async def start(connected: object, blueprint: Blueprint, scale: object, limits: object) -> Ending:
+        assert (blueprint.record, blueprint.record_s) == (Path("served"), 300)
         return engines
 
     monkeypatch.setattr(ray_app, "start_replicas", start)
