@@ -122,7 +122,7 @@ def _life(
         )
         gc.collect()
         gc.freeze()
-        service = Service(engine, blueprint.choice, inbox, channel.send, profile=blueprint.profile, follower=recorder)
+        service = Service(engine, inbox, channel.send, profile=blueprint.profile, follower=recorder)
         records.callback(service.close)
         service.run()
     except InputError as error:

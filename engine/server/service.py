@@ -28,7 +28,7 @@ from engine.server.messages import (
 from engine.server.recorder import Follower, Unrecorded
 from engine.server.report import dropped, load_of, step_of
 from engine.shortage import first_line, is_shortage
-from policies.catalog import PolicyChoice, policy_of
+from policies.catalog import policy_of
 from policies.integrity import count_problem
 from profiler.cost_model import CostModel
 from traces.errors import InputError
@@ -48,8 +48,8 @@ class Service:
 
     Parameters
     ----------
-    engine, choice
-        The engine, which goes by the machine's clock, and the policy that it runs.
+    engine
+        It goes by the machine's clock.
     inbox
         Commands, as they come.
     send
@@ -63,7 +63,6 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        choice: PolicyChoice,
         inbox: SimpleQueue[Sequence[ToEngine]],
         send: Callable[[FromEngine], None],
         *,
@@ -71,7 +70,6 @@ class Service:
         follower: Follower | None = None,
     ) -> None:
         self._engine = engine
-        self._choice = choice
         self._inbox = inbox
         self._send = send
         self._profile = profile
@@ -112,7 +110,7 @@ class Service:
             vocab=self._engine.runner.vocab,
             kv_blocks=memory.blocks,
             block_size=memory.block_size,
-            policy=self._choice.as_dict(),
+            policy=self._engine.choice.as_dict(),
             predicts=self._engine.predicts,
             deployment=self._engine.costs.deployment if isinstance(self._engine.costs, CostModel) else None,
             profile=self._profile,
@@ -176,14 +174,12 @@ class Service:
         """Put another policy in charge; where that is refused, the old one rules on."""
         problem = None
         try:
-            choice = policy_of(command.policy, where="policy")
-            self._engine.swap_policy(choice)
-            self._choice = choice
+            self._engine.swap_policy(policy_of(command.policy, where="policy"))
             self._follower.swapped()
         except InputError as error:
             problem = str(error)
         self._insist(self._engine.kv_problem())
-        self._send(Swapped(ticket=command.ticket, policy=self._choice.as_dict(), error=problem))
+        self._send(Swapped(ticket=command.ticket, policy=self._engine.choice.as_dict(), error=problem))
 
     # --- iterations ---
 

@@ -47,12 +47,12 @@ def make(make_engine: Callable[..., Engine]) -> Callable[..., Engine]:
     return lambda *policy, **others: make_engine(*policy, clock=WallClock(0.0), **others)
 
 
-def serve(engine: Engine, *commands: ToEngine, policy: str = "vllm-v1") -> list[Any]:
+def serve(engine: Engine, *commands: ToEngine) -> list[Any]:
     """Hand commands in and return what came out."""
     inbox: SimpleQueue[Sequence[ToEngine]] = SimpleQueue()
     inbox.put(commands)
     sent: list[Any] = []
-    Service(engine, choose(policy), inbox, sent.append).run()
+    Service(engine, inbox, sent.append).run()
     return sent
 
 
@@ -122,11 +122,11 @@ def fail_with(engine: Engine, error: Exception, *, token: int) -> None:
 @pytest.mark.parametrize("error", [SickError("a fever"), torch.OutOfMemoryError("CUDA out of memory. More")])
 def test_a_failing_iteration_takes_its_batch_along(policy: str, error: Exception, make: Callable[..., Engine]) -> None:
     engine = make(policy, settings={"max_num_seqs": 2})
-    right = [each.token_ids for each in produced(serve(engine, submit(1), DRAIN, policy=policy), 1)]
+    right = [each.token_ids for each in produced(serve(engine, submit(1), DRAIN), 1)]
     engine = make(policy, settings={"max_num_seqs": 2})
     fail_with(engine, error, token=29)
     commands = [submit(1), submit(2, [*PROMPT, 29]), submit(3), submit(4)]
-    sent = serve(engine, *commands, DRAIN, policy=policy)
+    sent = serve(engine, *commands, DRAIN)
     failures = [each for each in sent if isinstance(each, Failed)]
     assert 2 in failures[0].keys
     assert failures[0].message == f"the model failed: {type(error).__name__}: {error}"

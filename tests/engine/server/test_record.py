@@ -81,7 +81,7 @@ def record(make_engine: Callable[..., Engine], tiny_folder: Path, tmp_path: Path
         inbox: SimpleQueue[Sequence[ToEngine]] = SimpleQueue()
         Script(engine, inbox, commands)
         recorder = Recorder(RecordFolder(tmp_path / "records"), engine, model=str(tiny_folder), period_s=period_s)
-        service = Service(engine, engine.choice, inbox, lambda _: None, follower=recorder)
+        service = Service(engine, inbox, lambda _: None, follower=recorder)
         try:
             service.run()
         finally:
